@@ -1,0 +1,53 @@
+"""jaxns: differentiable nonsmooth optimisation in JAX.
+
+    solution = jaxns.solve(problem, solver, mode=..., stop=...)
+
+Four questions, four arguments: what is solved (a problem, made of functions), how (a solver), when
+it stops (a `Stop`), and how it is differentiated (a mode).
+"""
+
+from jaxns import _conflict, functions, problems
+from jaxns.fixed_point import ConvergenceError, Solution, Status, Stop
+from jaxns.modes import Implicit, OneStep, Piggyback
+from jaxns.problems import Composite
+from jaxns.solve import Path, derivative_path, fixed_point, solve
+from jaxns.solvers import (
+    Anderson,
+    ForwardBackward,
+    GradientDescent,
+    HeavyBall,
+    Nesterov,
+    Relaxed,
+)
+
+_conflict.check()
+
+__version__ = "0.1.0"
+
+__all__ = [
+    # what is solved
+    "Composite",
+    "functions",
+    "problems",
+    # how
+    "Anderson",
+    "ForwardBackward",
+    "GradientDescent",
+    "HeavyBall",
+    "Nesterov",
+    "Relaxed",
+    # when it stops
+    "ConvergenceError",
+    "Solution",
+    "Status",
+    "Stop",
+    # how it is differentiated
+    "Implicit",
+    "OneStep",
+    "Piggyback",
+    # the verbs
+    "Path",
+    "derivative_path",
+    "fixed_point",
+    "solve",
+]

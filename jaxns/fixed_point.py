@@ -1,0 +1,280 @@
+"""The shared fixed-point module: iterate z ← F(θ, z), decide when to stop, say how it ended.
+
+Everything here is about one map F. It knows no problem, no solver and no derivative rule.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxns import tree, validate
+from jaxns.struct import settle, static, struct
+from jaxns.tree import Tree
+
+PATIENCE = 500  # steps without progress before a run may count as stalled
+
+
+@dataclasses.dataclass(frozen=True)
+class Iteration:
+    """The map F and, where there is one, the faster way to iterate it. Hashable: a static argument.
+
+    step:     (theta, z) -> F(z), pure; its Jacobian is what the modes differentiate.
+    control:  (theta, z0) -> what `advance` carries besides z, or None to iterate `step` itself.
+              It has a field `image`: F at the point visited last (at the start, z0).
+    advance:  (theta, z, control) -> (next z, control), with `control.image = F(z)`.
+    settle:   (theta, control) -> theta with the adaptive parameters (stepsize, penalty) that the
+              run ended with, so that the map differentiated is the map that was iterated.
+    """
+
+    step: Callable[[Any, Tree], Tree]
+    control: Callable[[Any, Tree], Any] = lambda theta, z: None
+    advance: Callable[[Any, Tree, Any], tuple[Tree, Any]] | None = None
+    settle: Callable[[Any, Any], Any] = lambda theta, control: theta
+
+
+@struct
+class Stop:
+    """When to stop.
+
+    tol: relative fixed-point residual ‖F(z) − z‖ / max(‖F(z)‖, ‖z‖) at which the solve has
+        converged; never asked to be below 10 times the spacing of the numbers. `None` asks for
+        exactly `max_steps` steps.
+    max_steps: evaluations of F at most.
+    on_failure: what a solve that did not converge gives back. "raise" (the default) raises
+        `ConvergenceError` where the status can be seen, that is outside `jit` and `vmap`, and
+        does as "nan" inside them; "nan" makes the solution and every derivative of it NaN (lane
+        by lane under `vmap`); "ignore" returns the last iterate.
+    """
+
+    tol: float | Array | None = 1e-12
+    max_steps: int | Array = 100_000
+    on_failure: str = static(default="raise")
+
+    def __post_init__(self) -> None:
+        validate.choice("on_failure", self.on_failure, FAILURE_POLICIES)
+        if self.tol is not None:
+            settle(self, "tol", validate.nonnegative("tol", validate.scalar("tol", self.tol)))
+        max_steps = validate.integer("max_steps", self.max_steps)
+        settle(self, "max_steps", validate.nonnegative("max_steps", max_steps))
+
+
+FAILURE_POLICIES = ("raise", "nan", "ignore")
+
+
+@struct
+class Status:
+    """How a solve ended: compare with the constants, ask `.ok`, or print it.
+
+    code: int32 array (one per lane under `vmap`).
+    """
+
+    code: int | Array
+
+    RUNNING: ClassVar["Status"]
+    CONVERGED: ClassVar["Status"]
+    STALLED: ClassVar["Status"]
+    COMPLETED: ClassVar["Status"]
+    MAX_STEPS: ClassVar["Status"]
+    DIVERGED: ClassVar["Status"]
+
+    @property
+    def ok(self) -> Any:
+        """Whether the result can be used: converged, stalled at rounding level, or completed."""
+        return jnp.asarray(self.code) <= Status.COMPLETED.code
+
+    def __eq__(self, other: object) -> Any:
+        if not isinstance(other, Status):
+            return NotImplemented
+        same = jnp.asarray(self.code) == jnp.asarray(other.code)
+        return bool(same) if validate.is_known(same) and not same.ndim else same
+
+    def __hash__(self) -> int:
+        return hash(int(self.code))
+
+    def __str__(self) -> str:
+        if not validate.is_known(self.code):
+            return "not known while tracing"
+        codes = jnp.asarray(self.code)
+        if not codes.ndim:
+            return _WORDS[int(codes)]
+        return ", ".join(
+            f"{int(jnp.sum(codes == code))} {words}"
+            for code, words in _WORDS.items()
+            if bool(jnp.any(codes == code))
+        )
+
+    def __repr__(self) -> str:
+        return f"Status({str(self)!r})"
+
+
+_WORDS = {
+    -1: "running",
+    0: "converged",
+    1: "stalled at rounding level",
+    2: "completed the number of steps asked for",
+    3: "reached max_steps",
+    4: "diverged (NaN or infinity)",
+}
+Status.RUNNING, Status.CONVERGED, Status.STALLED = Status(-1), Status(0), Status(1)
+Status.COMPLETED, Status.MAX_STEPS, Status.DIVERGED = Status(2), Status(3), Status(4)
+
+
+class ConvergenceError(RuntimeError):
+    """A solve, or the linear system of its derivative, did not reach its tolerance."""
+
+
+class Progress(NamedTuple):
+    """What the loop remembers about the run, beside the state: all scalars."""
+
+    steps: Array
+    residual: Array  # relative, of the last step
+    best: Array  # smallest residual so far, and the step that had it
+    best_step: Array
+    largest: Array  # largest ‖z‖ so far
+    code: Array
+
+
+class Run(NamedTuple):
+    """Where a run is: `z` is where F is evaluated next, `control` what `advance` carries."""
+
+    z: Tree
+    control: Any
+    progress: Progress
+
+    @property
+    def image(self) -> Tree:
+        """The newest value of F."""
+        return self.z if self.control is None else self.control.image
+
+
+def begin(iteration: Iteration, theta: Any, z0: Tree, stop: Stop) -> Run:
+    real = tree.dtype(z0)
+    zero = jnp.zeros((), jnp.int32)
+    infinity = jnp.asarray(jnp.inf, real)
+    out_of_steps = _out_of_steps(stop)
+    code = jnp.where(jnp.asarray(stop.max_steps) <= 0, out_of_steps.code, Status.RUNNING.code)
+    progress = Progress(
+        zero, infinity, infinity, zero, jnp.zeros((), real), jnp.asarray(code, jnp.int32)
+    )
+    return Run(z0, iteration.control(theta, z0), progress)
+
+
+def move(iteration: Iteration, theta: Any, z: Tree, control: Any) -> tuple[Tree, Any]:
+    """One evaluation of F: the next (z, control)."""
+    if control is None:
+        return iteration.step(theta, z), None
+    assert iteration.advance is not None
+    return iteration.advance(theta, z, control)
+
+
+def proceed(iteration: Iteration, theta: Any, stop: Stop, run: Run) -> Run:
+    """Make one step and judge it by its relative residual."""
+    z, control = move(iteration, theta, run.z, run.control)
+    after = Run(z, control, run.progress)
+    progress = _judge(stop, run.progress, *lax.stop_gradient((run.z, after.image)))
+    return after._replace(progress=progress)
+
+
+def is_running(run: Run) -> Array:
+    return run.progress.code == Status.RUNNING.code
+
+
+@partial(jax.jit, static_argnums=0)
+def iterate(iteration: Iteration, theta: Any, z0: Tree, stop: Stop) -> Run:
+    """Run z ← F(θ, z) from z0 until `stop` says so."""
+    return lax.while_loop(
+        is_running, partial(proceed, iteration, theta, stop), begin(iteration, theta, z0, stop)
+    )
+
+
+def _judge(stop: Stop, progress: Progress, z: Tree, image: Tree) -> Progress:
+    eps = tree.eps(z)
+    steps = progress.steps + 1
+    gap, size = tree.norm(tree.sub(image, z)), jnp.maximum(tree.norm(image), tree.norm(z))
+    residual = jnp.where(gap == 0, 0, gap / size)
+    largest = jnp.maximum(progress.largest, size)
+
+    better = residual < 0.99 * progress.best
+    best = jnp.where(better, residual, progress.best)
+    best_step = jnp.where(better, steps, progress.best_step)
+
+    finite = jnp.isfinite(gap) & jnp.isfinite(size)
+    if stop.tol is None:
+        converged = stalled = jnp.zeros((), bool)
+    else:
+        # The second test is for solutions that are zero: nothing is small relative to them.
+        converged = (residual <= jnp.maximum(stop.tol, 10 * eps)) | (gap <= eps**2 * largest)
+        # No progress for as long as it took to get here, at a level where only rounding is left.
+        stalled = (best <= eps**0.5) & (steps > 2 * best_step + PATIENCE)
+    code = jnp.select(
+        [~finite, converged, stalled, steps >= jnp.asarray(stop.max_steps)],
+        [s.code for s in (Status.DIVERGED, Status.CONVERGED, Status.STALLED, _out_of_steps(stop))],
+        Status.RUNNING.code,
+    )
+    return Progress(steps, residual, best, best_step, largest, jnp.asarray(code, jnp.int32))
+
+
+def _out_of_steps(stop: Stop) -> Status:
+    return Status.COMPLETED if stop.tol is None else Status.MAX_STEPS
+
+
+def conform(iteration: Iteration, theta: Any, z0: Tree, name: str = "z0") -> Tree:
+    """z0 in the shape and type that F keeps, or an error that says how F changes it.
+
+    Called while tracing: nothing is computed.
+    """
+    for leaf in jax.tree.leaves(z0):
+        validate.array(name, leaf)
+    image = jax.eval_shape(iteration.step, theta, z0)
+    if jax.tree.structure(image) != jax.tree.structure(z0):
+        raise TypeError(
+            f"one step must return the structure of {name}, {jax.tree.structure(z0)}, "
+            f"got {jax.tree.structure(image)}"
+        )
+    for before, after in zip(jax.tree.leaves(z0), jax.tree.leaves(image), strict=True):
+        if before.shape != after.shape:
+            raise ValueError(
+                f"one step must keep the shape of {name}, {before.shape}, got {after.shape}"
+            )
+    return jax.tree.map(lambda a, b: jnp.asarray(a, jnp.result_type(a, b)), z0, image)
+
+
+@struct
+class Solution:
+    """What a solve returns.
+
+    x: what was asked for.   z: the solver's governing variable, the fixed point of F.
+    steps: evaluations of F.   residual: ‖F(z) − z‖ / max(‖F(z)‖, ‖z‖) at the last step.
+    status: how it ended, a `Status`.
+    Derivatives flow through `x` and `z` only.
+    """
+
+    x: Tree
+    z: Tree
+    steps: Array
+    residual: Array
+    status: Status
+
+
+def trust(z: Tree, status: Status, stop: Stop, what: str) -> Tree:
+    """z if the solve succeeded; otherwise what `stop.on_failure` says."""
+    if stop.on_failure == "ignore":
+        return z
+    residual_hint = "raise max_steps, loosen tol, or pass Stop(on_failure='nan' or 'ignore')"
+    return refuse(status.ok, z, stop.on_failure, lambda: f"{what} {status}: {residual_hint}")
+
+
+def refuse(ok: Array, z: Tree, on_failure: str, message: Callable[[], str]) -> Tree:
+    """z where `ok`; otherwise an error if it can be raised, else NaN, in z and its derivatives."""
+    if on_failure == "ignore":
+        return z
+    if on_failure == "raise" and validate.is_known(ok):
+        if not bool(jnp.all(ok)):
+            raise ConvergenceError(message())
+        return z
+    return jax.tree.map(lambda zi: zi * jnp.where(ok, 1, jnp.nan).astype(zi.dtype), z)

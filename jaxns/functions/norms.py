@@ -1,0 +1,143 @@
+"""Penalties: value and proximity operator, prox_{step·g}(x) = argmin_u g(u) + ‖u − x‖²/(2 step)."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxns import tree, validate
+from jaxns.struct import settle, struct
+from jaxns.tree import Tree
+
+
+def soft_threshold(x: Array, threshold: Any) -> Array:
+    """sign(x) max(|x| − threshold, 0), with derivative 0 at the kink (docs/kinks.md); NaN stays.
+
+    A threshold of 0 has no kink: the identity, with derivative 1 everywhere.
+    """
+    zero = (jnp.abs(x) <= threshold) & (threshold > 0)
+    return jnp.where(zero, 0, x - threshold * jnp.sign(x)).astype(x.dtype)
+
+
+def shrink(x: Array, by: Any) -> Array:
+    """x / (1 + by), in the type of x."""
+    return (x / (1 + by)).astype(x.dtype)
+
+
+@struct
+class Zero:
+    """0, everywhere: no penalty."""
+
+    def __call__(self, x: Tree) -> Array:
+        return jnp.zeros((), tree.dtype(x))
+
+    def prox(self, x: Tree, step: Any) -> Tree:
+        return x
+
+    def gradient(self, x: Tree) -> Tree:
+        return tree.zeros_like(x)
+
+    def lipschitz(self) -> float:
+        return 0.0
+
+
+@struct
+class L1:
+    r"""Σⱼ penaltyⱼ |xⱼ|.
+
+    penalty: a number ≥ 0, an array that broadcasts against x (one per coordinate), or a pytree of
+        these matching the structure of x.
+    """
+
+    penalty: Any
+
+    def __post_init__(self) -> None:
+        settle(self, "penalty", validate.coefficients("penalty", self.penalty))
+
+    def __call__(self, x: Tree) -> Array:
+        penalty = per_leaf("penalty", self.penalty, x)
+        return _total(jax.tree.map(lambda p, xi: jnp.sum(p * jnp.abs(xi)), penalty, x), x)
+
+    def prox(self, x: Tree, step: Any) -> Tree:
+        penalty = per_leaf("penalty", self.penalty, x)
+        return jax.tree.map(lambda p, xi: soft_threshold(xi, step * p), penalty, x)
+
+
+@struct
+class SquaredL2:
+    """½ Σⱼ penaltyⱼ xⱼ².   penalty: as for `L1`."""
+
+    penalty: Any
+
+    def __post_init__(self) -> None:
+        settle(self, "penalty", validate.coefficients("penalty", self.penalty))
+
+    def __call__(self, x: Tree) -> Array:
+        penalty = per_leaf("penalty", self.penalty, x)
+        return _total(jax.tree.map(lambda p, xi: 0.5 * jnp.sum(p * xi**2), penalty, x), x)
+
+    def prox(self, x: Tree, step: Any) -> Tree:
+        penalty = per_leaf("penalty", self.penalty, x)
+        return jax.tree.map(lambda p, xi: shrink(xi, step * p), penalty, x)
+
+    def gradient(self, x: Tree) -> Tree:
+        penalty = per_leaf("penalty", self.penalty, x)
+        return jax.tree.map(lambda p, xi: p * xi, penalty, x)
+
+    def lipschitz(self) -> Array:
+        return jnp.max(jnp.stack([jnp.max(jnp.asarray(p)) for p in jax.tree.leaves(self.penalty)]))
+
+
+@struct
+class ElasticNet:
+    """Σⱼ l1ⱼ |xⱼ| + ½ Σⱼ l2ⱼ xⱼ².   l1, l2: as the penalty of `L1`."""
+
+    l1: Any
+    l2: Any
+
+    def __post_init__(self) -> None:
+        settle(self, "l1", validate.coefficients("l1", self.l1))
+        settle(self, "l2", validate.coefficients("l2", self.l2))
+
+    def __call__(self, x: Tree) -> Array:
+        l1, l2 = per_leaf("l1", self.l1, x), per_leaf("l2", self.l2, x)
+        parts = jax.tree.map(
+            lambda a, b, xi: jnp.sum(a * jnp.abs(xi)) + 0.5 * jnp.sum(b * xi**2), l1, l2, x
+        )
+        return _total(parts, x)
+
+    def prox(self, x: Tree, step: Any) -> Tree:
+        """Soft-threshold, then shrink."""
+        l1, l2 = per_leaf("l1", self.l1, x), per_leaf("l2", self.l2, x)
+        return jax.tree.map(
+            lambda a, b, xi: shrink(soft_threshold(xi, step * a), step * b), l1, l2, x
+        )
+
+
+def per_leaf(name: str, coefficients: Any, x: Tree) -> Tree:
+    """The coefficients repeated to the leaves of x, in their types, checked to broadcast."""
+    try:
+        spread = tree.spread(coefficients, x)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} must be one number or follow the structure of x, {jax.tree.structure(x)}; "
+            f"got {jax.tree.structure(coefficients)}"
+        ) from error
+
+    def check(c, xi):
+        c = jnp.asarray(c, jnp.result_type(xi))
+        if not _broadcasts(c.shape, xi.shape):
+            raise ValueError(f"{name} must broadcast against x of shape {xi.shape}, got {c.shape}")
+        return c
+
+    return jax.tree.map(check, spread, x)
+
+
+def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    aligned = zip(reversed(shape), reversed(to), strict=False)
+    return len(shape) <= len(to) and all(a in (1, b) for a, b in aligned)
+
+
+def _total(parts: Tree, x: Tree) -> Array:
+    return sum(jax.tree.leaves(parts), start=jnp.zeros((), tree.dtype(x)))

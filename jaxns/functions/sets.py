@@ -1,0 +1,123 @@
+"""Convex sets as functions: 0 on the set, infinity off it; the prox is the projection."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxns import tree, validate
+from jaxns.functions.norms import per_leaf
+from jaxns.struct import settle, struct
+from jaxns.tree import Tree
+
+
+def indicator(inside: Any, x: Tree) -> Array:
+    """0 where inside, infinity elsewhere, in the type of x."""
+    return jnp.where(inside, 0, jnp.inf).astype(tree.dtype(x))
+
+
+@struct
+class NonNegative:
+    """{x : xⱼ ≥ 0}."""
+
+    def __call__(self, x: Tree) -> Array:
+        return indicator(_everywhere(lambda xi: xi >= 0, x), x)
+
+    def prox(self, x: Tree, step: Any) -> Tree:
+        return jax.tree.map(lambda xi: jnp.where(xi <= 0, 0, xi).astype(xi.dtype), x)
+
+
+@struct
+class Box:
+    """{x : lower ≤ xⱼ ≤ upper}.   lower, upper: numbers, arrays or pytrees; ±inf for no bound."""
+
+    lower: Any = -jnp.inf
+    upper: Any = jnp.inf
+
+    def __post_init__(self) -> None:
+        settle(self, "lower", _bound("lower", self.lower))
+        settle(self, "upper", _bound("upper", self.upper))
+        _check_order(self.lower, self.upper)
+
+    def __call__(self, x: Tree) -> Array:
+        lower, upper = per_leaf("lower", self.lower, x), per_leaf("upper", self.upper, x)
+        inside = _everywhere(lambda xi, lo, up: (lo <= xi) & (xi <= up), x, lower, upper)
+        return indicator(inside, x)
+
+    def prox(self, x: Tree, step: Any) -> Tree:
+        """Clip; at a bound the derivative is the bound's."""
+        lower, upper = per_leaf("lower", self.lower, x), per_leaf("upper", self.upper, x)
+        return jax.tree.map(_clip, x, lower, upper)
+
+
+@struct
+class Simplex:
+    """{x : xⱼ ≥ 0, Σⱼ xⱼ = radius} along the last axis of each leaf.   radius: a number > 0."""
+
+    radius: float | Array = 1.0
+
+    def __post_init__(self) -> None:
+        radius = validate.positive("radius", validate.scalar("radius", self.radius))
+        settle(self, "radius", radius)
+
+    def __call__(self, x: Tree) -> Array:
+        def on_simplex(xi):
+            off = jnp.abs(jnp.sum(xi, axis=-1) - self.radius)
+            return (xi >= 0).all(-1) & (off <= 1e2 * tree.eps(xi) * self.radius)
+
+        return indicator(_everywhere(on_simplex, x), x)
+
+    def prox(self, x: Tree, step: Any) -> Tree:
+        return jax.tree.map(self._project, x)
+
+    def _project(self, x: Array) -> Array:
+        """max(x − τ, 0) with τ from the sorted entries (Held, Wolfe and Crowder 1974)."""
+        # The projection of x + c is that of x: from its largest entry, x loses no digits.
+        x = x - jax.lax.stop_gradient(jnp.max(x, axis=-1, keepdims=True))
+        descending = -jnp.sort(-x, axis=-1)
+        count = jnp.arange(1, x.shape[-1] + 1)
+        thresholds = (jnp.cumsum(descending, axis=-1) - self.radius) / count
+        active = jnp.sum(descending > thresholds, axis=-1, keepdims=True)
+        tau = jnp.take_along_axis(thresholds, jnp.maximum(active, 1) - 1, axis=-1)
+        return jnp.where(x <= tau, 0, x - tau).astype(x.dtype)
+
+
+def _clip(x: Array, lower: Array, upper: Array) -> Array:
+    clipped = jnp.where(x > lower, jnp.where(x < upper, x, upper), lower)  # a NaN bound stays NaN
+    return jnp.where(jnp.isnan(x), x, clipped)
+
+
+def _bound(name: str, value: Any) -> Any:
+    if isinstance(value, (int, float, np.number)) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, list):
+        return validate.array(name, value)
+    if not jax.tree.leaves(value):
+        raise TypeError(f"{name} must be a number, an array or a pytree of them, got {value!r}")
+    return jax.tree.map(lambda v: validate.array(name, v), value)
+
+
+def _check_order(lower: Any, upper: Any) -> None:
+    """Compare where the two can be: leaf by leaf, one number standing for all leaves."""
+    if isinstance(lower, float):
+        lower = tree.spread(lower, upper)
+    if isinstance(upper, float):
+        upper = tree.spread(upper, lower)
+    if jax.tree.structure(lower) != jax.tree.structure(upper):
+        return  # one of them does not fit x, which will say so
+    for low, high in zip(jax.tree.leaves(lower), jax.tree.leaves(upper), strict=True):
+        try:
+            np.broadcast_shapes(np.shape(low), np.shape(high))
+        except ValueError:
+            raise ValueError(
+                "lower and upper must broadcast against each other, "
+                f"got shapes {np.shape(low)} and {np.shape(high)}"
+            ) from None
+        if validate.is_known(low) and validate.is_known(high) and not bool(jnp.all(low <= high)):
+            raise ValueError("lower must not exceed upper")
+
+
+def _everywhere(test: Any, *trees: Tree) -> Array:
+    return jnp.stack([jnp.all(t) for t in jax.tree.leaves(jax.tree.map(test, *trees))]).all()

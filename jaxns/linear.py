@@ -1,0 +1,223 @@
+"""Linear systems A x = b without a matrix, on flat vectors.
+
+Every method returns its answer together with a `Report`: the residual it reached, what it cost
+and whether it converged. None stagnates in silence: the best iterate is kept, a method that stops
+making progress ends, and the residual reported is computed afresh from the answer. The right-hand
+side is normalised first, so that a tiny cotangent is solved for as accurately as a large one.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxns import tree
+
+Matvec = Callable[[Array], Array]
+PATIENCE = 50  # iterations without progress before a Krylov method gives up
+
+
+class Report(NamedTuple):
+    """residual: ‖b − A x‖ / ‖b‖.  steps: applications of A.  converged: see `solve`."""
+
+    residual: Array
+    steps: Array
+    converged: Array
+
+
+def solve(
+    method: str, matvec: Matvec, b: Array, tol: float | Array, max_steps: int | Array
+) -> tuple[Array, Report]:
+    """x with A x ≈ b by the named method, and how far it got.
+
+    It has converged when ‖b − A x‖ ≤ tol ‖b‖, or when the residual is at rounding level for a
+    backward stable method, ‖b − A x‖ ≤ 10³ eps (‖b‖ + ‖x‖), below which no method can go.
+    """
+    eps = float(jnp.finfo(b.dtype).eps)
+    size = tree.norm(b)
+    unit = jnp.where(size > 0, size, 1)
+    rhs = b / unit
+    tol = jnp.maximum(jnp.asarray(tol, b.dtype), 10 * eps)
+    x, steps = METHODS[method](matvec, rhs, tol, jnp.asarray(max_steps, jnp.int32))
+    residual = jnp.linalg.norm(rhs - matvec(x))
+    floor = 1e3 * eps * (1 + jnp.linalg.norm(x))
+    converged = residual <= jnp.maximum(tol, floor)
+    return x * unit, Report(residual, steps + 1, converged)
+
+
+class _Best(NamedTuple):
+    """The best iterate seen, and when."""
+
+    x: Array
+    residual: Array
+    step: Array
+
+    def update(self, x: Array, residual: Array, step: Array) -> "_Best":
+        better = residual < self.residual
+        kept = _Best(x, residual, step)
+        return jax.tree.map(lambda new, old: jnp.where(better, new, old), kept, self)
+
+    def hopeful(self, step: Array, tol: Array, max_steps: Array) -> Array:
+        progressing = step <= 2 * self.step + PATIENCE
+        return (self.residual > tol) & (step < max_steps) & progressing
+
+
+def _start(b: Array) -> _Best:
+    return _Best(jnp.zeros_like(b), jnp.linalg.norm(b), jnp.zeros((), jnp.int32))
+
+
+def neumann(matvec: Matvec, b: Array, tol: Array, max_steps: Array) -> tuple[Array, Array]:
+    """Adjoint fixed point: x ← x + (b − A x), the Neumann series of A = I − M. Needs ρ(M) < 1."""
+
+    def body(carry):
+        x, r, best, k = carry
+        x = x + r
+        r = b - matvec(x)
+        return x, r, best.update(x, jnp.linalg.norm(r), k + 1), k + 1
+
+    def going(carry):
+        _, r, best, k = carry
+        return best.hopeful(k, tol, max_steps) & jnp.all(jnp.isfinite(r))
+
+    start = (jnp.zeros_like(b), b, _start(b), jnp.zeros((), jnp.int32))
+    _, _, best, steps = lax.while_loop(going, body, start)
+    return best.x, steps
+
+
+def cg(matvec: Matvec, b: Array, tol: Array, max_steps: Array) -> tuple[Array, Array]:
+    """Conjugate gradient. Needs A symmetric positive (semi)definite."""
+
+    def body(carry):
+        x, r, p, rr, best, k = carry
+        ap = matvec(p)
+        a = rr / _nonzero(p @ ap)
+        x, r = x + a * p, r - a * ap
+        rr_next = r @ r
+        p = r + (rr_next / _nonzero(rr)) * p
+        return x, r, p, rr_next, best.update(x, jnp.sqrt(rr_next), k + 1), k + 1
+
+    def going(carry):
+        *_, rr, best, k = carry
+        return best.hopeful(k, tol, max_steps) & jnp.isfinite(rr) & (rr > 0)
+
+    start = (jnp.zeros_like(b), b, b, b @ b, _start(b), jnp.zeros((), jnp.int32))
+    *_, best, steps = lax.while_loop(going, body, start)
+    return best.x, steps
+
+
+def bicgstab(matvec: Matvec, b: Array, tol: Array, max_steps: Array) -> tuple[Array, Array]:
+    """Stabilised biconjugate gradient (van der Vorst 1992), for nonsymmetric A."""
+
+    def body(carry):
+        x, r, p, rho, best, k = carry
+        v = matvec(p)
+        a = rho / _nonzero(b @ v)
+        s = r - a * v
+        t = matvec(s)
+        w = (t @ s) / _nonzero(t @ t)
+        x = x + a * p + w * s
+        r = s - w * t
+        rho_next = b @ r
+        p = r + (rho_next / _nonzero(rho)) * (a / _nonzero(w)) * (p - w * v)
+        return x, r, p, rho_next, best.update(x, jnp.linalg.norm(r), k + 2), k + 2
+
+    def going(carry):
+        _, r, _, rho, best, k = carry
+        return best.hopeful(k, tol, max_steps) & jnp.all(jnp.isfinite(r)) & (rho != 0)
+
+    start = (jnp.zeros_like(b), b, b, b @ b, _start(b), jnp.zeros((), jnp.int32))
+    *_, best, steps = lax.while_loop(going, body, start)
+    return best.x, steps
+
+
+def gmres(
+    matvec: Matvec, b: Array, tol: Array, max_steps: Array, restart: int = 40
+) -> tuple[Array, Array]:
+    """Restarted GMRES (Saad and Schultz 1986), Arnoldi by twice-iterated Gram-Schmidt."""
+    m = min(restart, b.size)
+
+    def cycle(carry):
+        x, best, k = carry
+        r = b - matvec(x)
+        beta = jnp.linalg.norm(r)
+        basis = jnp.zeros((m + 1, b.size), b.dtype).at[0].set(r / _nonzero(beta))
+
+        def arnoldi(j, carry):
+            basis, hessenberg = carry
+            v = matvec(basis[j])
+            h = basis @ v
+            v = v - h @ basis
+            again = basis @ v
+            v = v - again @ basis
+            size = jnp.linalg.norm(v)
+            keep = size > 10 * jnp.finfo(b.dtype).eps * jnp.linalg.norm(h)
+            basis = basis.at[j + 1].set(jnp.where(keep, v / _nonzero(size), 0))
+            column = (h + again).at[j + 1].set(jnp.where(keep, size, 0))
+            return basis, hessenberg.at[:, j].set(column)
+
+        hessenberg = jnp.zeros((m + 1, m), b.dtype)
+        basis, hessenberg = lax.fori_loop(0, m, arnoldi, (basis, hessenberg))
+        rhs = jnp.zeros(m + 1, b.dtype).at[0].set(beta)
+        y = jnp.linalg.lstsq(hessenberg, rhs)[0]
+        x = x + y @ basis[:m]
+        return x, best.update(x, jnp.linalg.norm(b - matvec(x)), k + m), k + m
+
+    def going(carry):
+        x, best, k = carry
+        return best.hopeful(k, tol, max_steps) & jnp.all(jnp.isfinite(x))
+
+    start = (jnp.zeros_like(b), _start(b), jnp.zeros((), jnp.int32))
+    _, best, steps = lax.while_loop(going, cycle, start)
+    return best.x, steps
+
+
+def dense(matvec: Matvec, b: Array, tol: Array, max_steps: Array) -> tuple[Array, Array]:
+    """LU of the assembled matrix; where it is singular, the least-squares answer of least norm."""
+    del max_steps
+    matrix = jax.vmap(matvec, out_axes=1)(jnp.eye(b.size, dtype=b.dtype))
+    factors = jax.scipy.linalg.lu_factor(matrix)
+    x = jax.scipy.linalg.lu_solve(factors, b)
+    x = x + jax.scipy.linalg.lu_solve(factors, b - matrix @ x)
+    eps = jnp.finfo(b.dtype).eps
+    sound = jnp.linalg.norm(b - matrix @ x) <= jnp.maximum(tol, 1e3 * eps)
+    sound &= jnp.linalg.norm(x) <= 1 / (1e3 * eps)  # a larger answer is a singular matrix's
+
+    def repair():
+        return jnp.where(sound, x, jnp.linalg.lstsq(matrix, b)[0])
+
+    # Decided for all lanes together: under vmap both branches would run, and at the same time.
+    return lax.cond(tree.any_lane(~sound), repair, lambda: x), jnp.asarray(b.size, jnp.int32)
+
+
+DENSE_SIZE = 256  # up to here a factorisation is cheaper and sounder than a Krylov method
+
+
+def auto(matvec: Matvec, b: Array, tol: Array, max_steps: Array) -> tuple[Array, Array]:
+    """`dense` when small; otherwise `bicgstab`, and `gmres` from scratch if that got stuck."""
+    if b.size <= DENSE_SIZE:
+        return dense(matvec, b, tol, max_steps)
+    x, steps = bicgstab(matvec, b, tol, max_steps)
+    reached = jnp.linalg.norm(b - matvec(x))
+
+    def again():
+        y, more = gmres(matvec, b, tol, max_steps)
+        better = jnp.linalg.norm(b - matvec(y)) < reached
+        return jnp.where(better, y, x), steps + more
+
+    return lax.cond(tree.any_lane(~(reached <= tol)), again, lambda: (x, steps))
+
+
+METHODS = {
+    "auto": auto,
+    "dense": dense,
+    "cg": cg,
+    "bicgstab": bicgstab,
+    "gmres": gmres,
+    "neumann": neumann,
+}
+
+
+def _nonzero(a: Array) -> Array:
+    return jnp.where(a == 0, 1, a)

@@ -1,0 +1,27 @@
+"""How a fixed point is differentiated: one file a mode, none of which knows a solver's name.
+
+A mode is any object with
+
+    run(iteration, theta, z0, stop) -> Run
+
+that iterates and attaches its derivative rule to the result. Modes differ only in the rule.
+"""
+
+from typing import Any, Protocol
+
+from jaxns.fixed_point import Iteration, Run, Stop
+from jaxns.modes.implicit import Implicit
+from jaxns.modes.one_step import OneStep
+from jaxns.modes.piggyback import Piggyback
+from jaxns.tree import Tree
+
+__all__ = ["Implicit", "Mode", "OneStep", "Piggyback"]
+
+
+class Mode(Protocol):
+    """A rule for the derivative of a fixed point."""
+
+    @property
+    def direction(self) -> str: ...
+
+    def run(self, iteration: Iteration, theta: Any, z0: Tree, stop: Stop) -> Run: ...

@@ -1,0 +1,355 @@
+"""Piggyback differentiation: the derivative of the iteration that really ran."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.custom_derivatives import SymbolicZero
+from jax.flatten_util import ravel_pytree
+
+from jaxns import tree, validate
+from jaxns.fixed_point import Iteration, Run, Stop, begin, is_running, move, proceed
+from jaxns.modes.rule import (
+    Selection,
+    at_image,
+    instantiate,
+    is_symbolic_zero,
+    zero_tangent,
+)
+from jaxns.struct import static, struct
+from jaxns.tree import Tree
+
+BUDGET = 128  # iterates stored by the reverse pass, unless told otherwise
+
+
+@struct
+class Piggyback:
+    r"""Differentiate through the K steps that were made (arXiv 2206.00457, recursion PB).
+
+        forward:  J_{k+1} = A_k J_k + B_k,   J_0 = ∂z_0/∂θ
+        reverse:  θ̄ += B_kᵀ w,   w ← A_kᵀ w,   for k = K−1 … 0;   finally z̄_0 = w
+
+    with A_k, B_k the derivatives of step k as it ran, acceleration included. Stepsizes that a
+    solver finds by itself, from a Lipschitz constant or by backtracking, are constants of the run.
+
+    The reverse pass replays the run from checkpoints that are laid down while it happens, twice as
+    far apart each time they fill their buffer. With 2c states stored it recomputes each step at
+    most twice while K ≤ c², and at most three times while K ≤ c³/2; the number stored is fixed
+    before K is known and does not grow with `max_steps`.
+
+    direction: "reverse" (`grad`, `vjp`, `jacrev`; forward over reverse for `hessian`) or "both"
+        (`jvp` and `jacfwd` too, first derivatives only).
+    checkpoints: states stored at most. By default as many as fill 128 iterates, or fewer when
+        `max_steps` is so small that 2 √max_steps are enough.
+    """
+
+    direction: str = static(default="reverse")
+    checkpoints: int | None = static(default=None)
+
+    def __post_init__(self) -> None:
+        validate.choice("direction", self.direction, ("reverse", "both"))
+        if self.checkpoints is not None and self.checkpoints < 4:
+            raise ValueError(f"checkpoints must be at least 4, got {self.checkpoints}")
+
+    def run(self, iteration: Iteration, theta: Any, z0: Tree, stop: Stop) -> Run:
+        leaves, structure = jax.tree.flatten(theta)
+        task = _Task(iteration, structure, self._slots(iteration, theta, z0, stop))
+        return (_both if self.direction == "both" else _reverse)(task, leaves, z0, stop)
+
+    def _slots(self, iteration: Iteration, theta: Any, z0: Tree, stop: Stop) -> int:
+        """Half of the states to store, even: for the run, and for the stretch being reversed."""
+        if self.checkpoints is not None:
+            return self.checkpoints // 4 * 2
+        control = jax.eval_shape(iteration.control, theta, z0)
+        states = BUDGET // max(1, round(tree.size((z0, control)) / max(1, tree.size(z0))))
+        if isinstance(stop.max_steps, int):
+            states = min(states, 2 * int(stop.max_steps**0.5) + 4)
+        return max(2, states // 4 * 2)
+
+
+class _Task(NamedTuple):
+    """What is static: the iteration, the structure of θ, and how many states to store."""
+
+    iteration: Iteration
+    structure: Any
+    slots: int
+
+    def theta(self, leaves: list) -> Any:
+        return jax.tree.unflatten(self.structure, leaves)
+
+    def begin(self, leaves: list, z0: Tree) -> tuple[list, list]:
+        theta = self.theta(leaves)
+        return _floating((z0, self.iteration.control(theta, z0)))
+
+    def move(self, state: Any, leaves: list, floating: list, other: list) -> tuple[list, list]:
+        """One step on a state given by its floating and its other leaves (`state`: structure)."""
+        structure, selection = state
+        z, control = jax.tree.unflatten(structure, selection.merge(floating, other))
+        return _floating(move(self.iteration, self.theta(leaves), z, control))
+
+
+class Tape(NamedTuple):
+    """The states at 0, spacing, 2 spacing, … of a run of `steps` steps."""
+
+    states: Tree
+    spacing: Array
+    steps: Array
+
+
+@partial(jax.jit, static_argnums=0)
+def _record(task: _Task, leaves: list, z0: Tree, stop: Stop) -> tuple[Run, Tape]:
+    """Iterate, laying down checkpoints: when the buffer is full, keep every other one."""
+    c, theta = task.slots, task.theta(leaves)
+    start = begin(task.iteration, theta, z0, stop)
+
+    def step(carry):
+        run, tape = carry
+        k = tape.steps
+        slot = jnp.where(k % tape.spacing == 0, k // tape.spacing, c)  # slot c is for waste
+        states = _write(tape.states, slot, (run.z, run.control))
+        after = proceed(task.iteration, theta, stop, run)
+        run = tree.where(is_running(run), after, run)
+        return run, Tape(states, tape.spacing, k + 1)
+
+    def room(carry):
+        run, tape = carry
+        return tree.any_lane(is_running(run)) & (tape.steps < c * tape.spacing)
+
+    def fill(carry):
+        run, tape = lax.while_loop(room, step, carry)
+        full = tape.steps >= c * tape.spacing
+        states = lax.fori_loop(  # in place
+            1,
+            jnp.where(full, c // 2, 0),
+            lambda i, s: _write(s, i, _read(s, 2 * i)),
+            tape.states,
+        )
+        return run, Tape(states, jnp.where(full, 2 * tape.spacing, tape.spacing), tape.steps)
+
+    blank = jax.tree.map(
+        lambda leaf: jnp.zeros((c + 1, *jnp.shape(leaf)), jnp.result_type(leaf)),
+        (start.z, start.control),
+    )
+    one = jnp.ones((), jnp.int32)
+    tape = Tape(blank, one, 0 * one)
+    return lax.while_loop(lambda carry: tree.any_lane(is_running(carry[0])), fill, (start, tape))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _replay_back(task, selection, leaves, z0, run, tape, z_bar):
+    """θ̄ of the selected leaves, and z̄_0, from z̄ at the end of the run."""
+    active, passive = selection.split(leaves)
+    state = _structure((run.z, run.control))
+    blank = at_image(jax.tree.map(jnp.zeros_like, run), z_bar)
+    w, _ = _floating((blank.z, blank.control))
+
+    def step(active, floating, other):
+        return task.move(state, selection.merge(active, passive), floating, other)
+
+    def climb(goal, top, index, stack):
+        """Advance from the checkpoint on top of the stack to `goal`, storing on the way."""
+
+        def body(carry):
+            top, index, stack = carry
+            stride = _stride(goal - index[top], task.slots - 1 - top)
+            point = lax.fori_loop(0, stride, lambda _, s: step(active, *s), _read(stack, top))
+            return (
+                top + 1,
+                index.at[top + 1].set(index[top] + stride),
+                _write(stack, top + 1, point),
+            )
+
+        return lax.while_loop(lambda c: c[1][c[0]] < goal, body, (top, index, stack))
+
+    def back(carry):
+        """Reverse the step from state k − 1 to state k."""
+        k, top, index, stack, w, grads = carry
+        top, index, stack = climb(k - 1, top, index, stack)
+        floating, other = _read(stack, top)
+        _, pull, _ = jax.vjp(lambda a, s: step(a, s, other), active, floating, has_aux=True)
+        grads_k, w_k = pull(w)
+        ran = k <= run.progress.steps  # under vmap, lanes that had stopped are left alone
+        w = tree.where(ran, w_k, w)
+        grads = tree.where(ran, tree.add(grads, grads_k), grads)
+        return k - 1, jnp.maximum(top - 1, 0), index, stack, w, grads
+
+    def stretch(carry):
+        """Reverse the steps that follow checkpoint j."""
+        j, index, stack, w, grads = carry
+        first = j * tape.spacing
+        last = jnp.minimum(first + tape.spacing, tape.steps)
+        stack = _write(stack, 0, _floating(_read(tape.states, j)))
+        carry = (last, 0 * j, index.at[0].set(first), stack, w, grads)
+        _, _, index, stack, w, grads = lax.while_loop(lambda c: c[0] > first, back, carry)
+        return j - 1, index, stack, w, grads
+
+    stack = _floating(jax.tree.map(lambda s: jnp.zeros_like(s[: task.slots]), tape.states))
+    index = jnp.zeros(task.slots, jnp.int32)
+    blocks = (tape.steps + tape.spacing - 1) // tape.spacing
+    carry = (blocks - 1, index, stack, w, tree.zeros_like(active))
+    *_, w, grads = lax.while_loop(lambda c: c[0] >= 0, stretch, carry)
+    _, pull, _ = jax.vjp(
+        lambda a, z: task.begin(selection.merge(a, passive), z), active, z0, has_aux=True
+    )
+    grads_0, z0_bar = pull(w)
+    return tree.add(grads, grads_0), z0_bar
+
+
+def _stride(gap: Array, free: Array) -> Array:
+    """How far to go before storing the next state, with `free` slots left for a gap of steps.
+
+    β(s, r) = (s + r − 1 choose r) steps can be reversed with s free slots and at most r − 1 extra
+    evaluations of each (Griewank and Walther 2000); keep what follows within β(free − 1, r).
+    """
+    orders = range(1, 8)
+
+    def reach(slots):
+        values, product = [], jnp.ones(())
+        for r in orders:
+            product = product * (slots + r - 1) / r
+            values.append(product)
+        return jnp.stack(values)
+
+    order = jnp.argmax(reach(free) >= gap)
+    rest = jnp.minimum(reach(free - 1)[order], gap - 1).astype(jnp.int32)
+    return jnp.where(free <= 1, gap, gap - rest)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _replay_forward(task, selection, leaves, z0, run, tape, tangents, z0_dot):
+    """ż at the end of the run, from θ̇ of the selected leaves and ż_0."""
+    active, passive = selection.split(leaves)
+    state = _structure((run.z, run.control))
+
+    def start(active, z0):
+        return task.begin(selection.merge(active, passive), z0)
+
+    def body(carry):
+        k, floating, dots, other = carry
+
+        def step(active, floating):
+            return task.move(state, selection.merge(active, passive), floating, other)
+
+        after, after_dots, after_other = jax.jvp(
+            step, (active, floating), (tangents, dots), has_aux=True
+        )
+        ran = k < run.progress.steps
+        return k + 1, *tree.where(ran, (after, after_dots, after_other), (floating, dots, other))
+
+    floating, dots, other = jax.jvp(start, (active, z0), (tangents, z0_dot), has_aux=True)
+    carry = (jnp.zeros((), jnp.int32), floating, dots, other)
+    _, _, dots, other = lax.while_loop(lambda c: c[0] < tape.steps, body, carry)
+    structure, selection = state
+    z, control = jax.tree.unflatten(structure, selection.merge(dots, other))
+    return run._replace(z=z, control=control).image
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _reverse(task: _Task, leaves: list, z0: Tree, stop: Stop) -> Run:
+    return _record(task, leaves, z0, stop)[0]
+
+
+def _forward_pass(task: _Task, leaves: list, z0: Tree, stop: Stop):
+    selection = Selection(tuple(leaf.perturbed for leaf in leaves))
+    leaves, z0, stop = jax.tree.map(
+        lambda p: p.value, (leaves, z0, stop), is_leaf=lambda p: hasattr(p, "perturbed")
+    )
+    run, tape = _record(task, leaves, z0, stop)
+    return run, (selection, leaves, z0, run, tape)
+
+
+def _backward_pass(task: _Task, saved: tuple, cotangent: Run):
+    selection, *rest = saved
+    z_bar = jax.tree.map(instantiate, cotangent.image, is_leaf=is_symbolic_zero)
+    grads, z0_bar = _replay_back(task, selection, *rest, z_bar)
+    return selection.merge(grads, [None] * selection.wanted.count(False)), z0_bar, None
+
+
+_reverse.defvjp(_forward_pass, _backward_pass, symbolic_zeros=True)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _both(task: _Task, leaves: list, z0: Tree, stop: Stop) -> Run:
+    return _record(task, leaves, z0, stop)[0]
+
+
+@partial(_both.defjvp, symbolic_zeros=True)
+def _jvp(task: _Task, primals: tuple, tangents: tuple) -> tuple[Run, Run]:
+    leaves, z0, stop = primals
+    run, tape = _record(task, leaves, z0, stop)
+    selection = Selection(tuple(not isinstance(t, SymbolicZero) for t in tangents[0]))
+    wanted, _ = selection.split(tangents[0])
+    z0_dot = jax.tree.map(instantiate, tangents[1], is_leaf=is_symbolic_zero)
+    dots, unravel = ravel_pytree((wanted, z0_dot))
+    _, unravel_z = ravel_pytree(run.image)
+
+    def forward(vector):
+        return ravel_pytree(
+            _replay_forward(task, selection, leaves, z0, run, tape, *unravel(vector))
+        )[0]
+
+    def transpose(vector):
+        return ravel_pytree(
+            _replay_back(task, selection, leaves, z0, run, tape, unravel_z(vector))
+        )[0]
+
+    dz = _linear(forward, transpose, dots, ravel_pytree(run.image)[0], (leaves, z0))
+    return run, at_image(jax.tree.map(zero_tangent, run), unravel_z(dz))
+
+
+def _linear(forward, transpose, x: Array, like: Array, constants: Any) -> Array:
+    """forward(x), a linear map with a transpose of its own, batchable, from public API.
+
+    It is the second block of the solution of the unit triangular system [[I, 0], [−L, I]], which
+    `custom_linear_solve` knows how to transpose without looking inside.
+    """
+    n = x.size
+
+    def solve(_, b):
+        return jnp.concatenate([b[:n], forward(b[:n]) + b[n:]])
+
+    def transpose_solve(_, b):
+        return jnp.concatenate([b[:n] + transpose(b[n:]), b[n:]])
+
+    b = jnp.concatenate([x, jnp.zeros_like(like)])
+    return lax.custom_linear_solve(
+        lambda v: _first_order(v, constants), b, solve, transpose_solve, symmetric=True
+    )[n:]
+
+
+@jax.custom_jvp
+def _first_order(v: Array, constants: Any) -> Array:
+    return v
+
+
+@_first_order.defjvp
+def _(primals, tangents):
+    raise TypeError(
+        "Piggyback(direction='both') has first derivatives only; for second derivatives use "
+        "Piggyback(direction='reverse') with forward over reverse, or Implicit(direction='both')"
+    )
+
+
+def _floating(state: Tree) -> tuple[list, list]:
+    leaves = jax.tree.leaves(state)
+    return _structure(state)[1].split(leaves)
+
+
+def _structure(state: Tree) -> tuple[Any, Selection]:
+    leaves, structure = jax.tree.flatten(state)
+    floating = tuple(jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves)
+    return structure, Selection(floating)
+
+
+def _read(stack: Tree, i: Array) -> Tree:
+    return jax.tree.map(lambda s: lax.dynamic_index_in_dim(s, i, keepdims=False), stack)
+
+
+def _write(stack: Tree, i: Array | int, value: Tree) -> Tree:
+    return jax.tree.map(
+        lambda s, v: lax.dynamic_update_index_in_dim(s, jnp.asarray(v, s.dtype), i, 0),
+        stack,
+        value,
+    )

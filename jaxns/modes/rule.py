@@ -1,0 +1,172 @@
+"""The rule shared by the modes that differentiate the fixed-point equation where the run ended.
+
+With A = ∂_z F(z, θ) and B = ∂_θ F(z, θ) at the last iterate, z = F(z, θ) gives
+
+    dz = (I − A)⁻¹ B dθ,        θ̄ = Bᵀ (I − A)⁻ᵀ z̄.
+
+A mode only supplies the inverse, exact or approximate, as `invert(matvec, b)`: Krylov (`Implicit`),
+K terms of the Neumann series (`OneStep`); `check(solved)` may raise when an eager backward pass got
+no finite answer. The start z0 and the control state have no influence on a fixed point, hence
+derivative zero. Only those leaves of θ are differentiated whose derivative is asked for.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_derivatives import SymbolicZero
+from jax.flatten_util import ravel_pytree
+
+from jaxns.fixed_point import Iteration, Run, Stop, iterate
+from jaxns.struct import replace
+from jaxns.tree import Tree
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """Which of some leaves are differentiated."""
+
+    wanted: tuple[bool, ...]
+
+    def split(self, leaves: list) -> tuple[list, list]:
+        pick = [leaf for leaf, yes in zip(leaves, self.wanted, strict=True) if yes]
+        rest = [leaf for leaf, yes in zip(leaves, self.wanted, strict=True) if not yes]
+        return pick, rest
+
+    def merge(self, picked: list, rest: list) -> list:
+        picked, rest = list(picked), list(rest)
+        return [picked.pop(0) if yes else rest.pop(0) for yes in self.wanted]
+
+
+def run(iteration: Iteration, theta: Any, z0: Tree, stop: Stop, mode: Any) -> Run:
+    """Iterate, with `mode`'s rule attached in the direction it asks for."""
+    leaves, structure = jax.tree.flatten(theta)
+    rule = _both if mode.direction == "both" else _reverse
+    return rule(_Flat(iteration, structure), leaves, z0, stop, mode)
+
+
+class _Flat:
+    """An iteration whose θ is a list of leaves. Hashable, like the iteration."""
+
+    def __init__(self, iteration: Iteration, structure: Any) -> None:
+        self.iteration, self.structure = iteration, structure
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, _Flat)
+            and self.iteration == other.iteration
+            and self.structure == other.structure
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.iteration, self.structure))
+
+    def theta(self, leaves: list) -> Any:
+        return jax.tree.unflatten(self.structure, leaves)
+
+    def settled(self, control: Any, leaves: list) -> Callable[[Tree], Tree]:
+        """F(·, θ) with the adaptive parameters that the run ended with."""
+        theta = self.theta(leaves)
+        if control is not None:
+            theta = self.iteration.settle(theta, jax.lax.stop_gradient(control))
+        return partial(self.iteration.step, theta)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _both(flat: _Flat, leaves: list, z0: Tree, stop: Stop, mode: Any) -> Run:
+    return iterate(flat.iteration, flat.theta(leaves), z0, stop)
+
+
+@partial(_both.defjvp, symbolic_zeros=True)
+def _jvp(flat: _Flat, primals: tuple, tangents: tuple) -> tuple[Run, Run]:
+    leaves, z0, stop, mode = primals
+    run = _both(flat, leaves, z0, stop, mode)
+    selection = Selection(tuple(not isinstance(t, SymbolicZero) for t in tangents[0]))
+    wanted, _ = selection.split(tangents[0])
+    dz = _pushforward(flat, selection, leaves, run.image, run.control, mode, wanted)
+    return run, at_image(jax.tree.map(zero_tangent, run), dz)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _pushforward(flat, selection, leaves, z, control, mode, tangents):
+    active, passive = selection.split(leaves)
+    vector, unravel = ravel_pytree(z)
+
+    def F(active, vector):
+        step = flat.settled(control, selection.merge(active, passive))
+        return ravel_pytree(step(unravel(vector)))[0]
+
+    _, b = jax.jvp(lambda active: F(active, vector), (active,), (tangents,))
+    _, push = jax.linearize(partial(F, active), vector)
+    return unravel(mode.invert(lambda u: u - push(u), b))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _reverse(flat: _Flat, leaves: list, z0: Tree, stop: Stop, mode: Any) -> Run:
+    return iterate(flat.iteration, flat.theta(leaves), z0, stop)
+
+
+def _forward_pass(flat: _Flat, leaves: list, z0: Tree, stop: Stop, mode: Any):
+    selection = Selection(tuple(leaf.perturbed for leaf in leaves))
+    leaves, z0, stop, mode = jax.tree.map(
+        lambda p: p.value, (leaves, z0, stop, mode), is_leaf=lambda p: hasattr(p, "perturbed")
+    )
+    # The twin and not the bare loop: so the derivative can be differentiated again, both ways.
+    run = _both(flat, leaves, z0, stop, mode)
+    return run, (selection, leaves, run.image, run.control, mode)
+
+
+def _backward_pass(flat: _Flat, saved: tuple, cotangent: Run):
+    selection, leaves, z, control, mode = saved
+    z_bar = jax.tree.map(instantiate, cotangent.image, is_leaf=is_symbolic_zero)
+    grads, solved = _pullback(flat, selection, leaves, z, control, mode, z_bar)
+    mode.check(solved)
+    return selection.merge(grads, [None] * selection.wanted.count(False)), None, None, None
+
+
+_reverse.defvjp(_forward_pass, _backward_pass, symbolic_zeros=True)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _pullback(flat, selection, leaves, z, control, mode, z_bar):
+    active, passive = selection.split(leaves)
+    vector, unravel = ravel_pytree(z)
+
+    def F(active, vector):
+        step = flat.settled(control, selection.merge(active, passive))
+        return ravel_pytree(step(unravel(vector)))[0]
+
+    _, pull = jax.vjp(partial(F, active), vector)
+    v, _ = ravel_pytree(z_bar)
+    w = mode.invert(lambda w: w - pull(w)[0], v)
+    _, pull_theta = jax.vjp(lambda active: F(active, vector), active)
+    solved = jnp.all(jnp.isfinite(w)) | ~jnp.all(jnp.isfinite(v))  # a NaN that came in may go out
+    return pull_theta(w)[0], solved
+
+
+def at_image(run: Run, dz: Tree) -> Run:
+    """`run` (of tangents) with the newest value of F replaced by dz."""
+    if run.control is None:
+        return run._replace(z=dz)
+    return run._replace(control=replace(run.control, image=dz))
+
+
+def zero_tangent(x: Any) -> Any:
+    x = jnp.asarray(x)
+    if jnp.issubdtype(x.dtype, jnp.inexact):
+        return jnp.zeros_like(x)
+    return np.zeros(x.shape, jax.dtypes.float0)
+
+
+def is_symbolic_zero(x: Any) -> bool:
+    return isinstance(x, SymbolicZero)
+
+
+def instantiate(x: Any) -> Any:
+    aval: Any = getattr(x, "aval", x)
+    return jnp.zeros(aval.shape, aval.dtype) if isinstance(x, SymbolicZero) else x

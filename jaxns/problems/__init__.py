@@ -1,0 +1,19 @@
+"""What is solved: problem classes, and builders that name common problems."""
+
+from jaxns.problems.builders import (
+    elastic_net,
+    lasso,
+    logistic_regression,
+    nonnegative_least_squares,
+    ridge,
+)
+from jaxns.problems.composite import Composite
+
+__all__ = [
+    "Composite",
+    "elastic_net",
+    "lasso",
+    "logistic_regression",
+    "nonnegative_least_squares",
+    "ridge",
+]

@@ -1,0 +1,279 @@
+"""Solve a problem, find the fixed point of a map, follow an iteration and its derivative."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxns import validate
+from jaxns.closure import hoist
+from jaxns.fixed_point import Iteration, Solution, Status, Stop, begin, conform, move, trust
+from jaxns.modes import Implicit, Mode
+from jaxns.struct import struct
+from jaxns.tree import Tree
+
+
+@runtime_checkable
+class Solver(Protocol):
+    """What `solve` asks of a solver; nothing to inherit.
+
+    init(problem, x0) -> z0: the governing variable to start from.
+    step(problem, z) -> F(z): pure, of the shape and type of z.
+    solution(problem, z) -> x: what the user asked for.
+
+    Optional:
+
+    prepare(problem, x0) -> solver: with what is computed once a solve (a stepsize) filled in.
+    control(problem, z0), advance(problem, z, control), settle(control): a faster way to iterate
+        the same map; see `jaxns.fixed_point.Iteration`.
+    """
+
+    def init(self, problem: Any, x0: Tree) -> Tree: ...
+
+    def step(self, problem: Any, z: Tree) -> Tree: ...
+
+    def solution(self, problem: Any, z: Tree) -> Tree: ...
+
+
+def solve(
+    problem: Any,
+    solver: Any = None,
+    x0: Tree | None = None,
+    *,
+    mode: Mode = Implicit(),
+    stop: Stop = Stop(),
+) -> Solution:
+    """Solve `problem`; the solution can be differentiated with respect to everything numeric.
+
+    problem: what is solved, for example `jaxns.Composite(f, g)`.
+    solver: how; by default the one that the problem names.
+    x0: where to start (a pytree of floating-point arrays); by default zero, where the problem
+        knows its shape.
+    mode: how the solution is differentiated: `Implicit()`, `Piggyback()` or `OneStep()`.
+    stop: when to stop, and what to do about a solve that did not converge.
+
+    Nothing is traced again when only numbers change: data, penalties, stepsizes, tolerances.
+
+    Raises `ValueError` or `TypeError` for arguments that cannot be right, `ConvergenceError` (see
+    `Stop.on_failure`) for a solve that failed.
+    """
+    if solver is None:
+        if not hasattr(problem, "default_solver"):
+            raise TypeError(
+                f"problem must be a problem such as Composite(f, g), got {_describe(problem)}; "
+                "for another kind of problem pass the solver that understands it"
+            )
+        solver = problem.default_solver()
+    if isinstance(solver, type) or not isinstance(solver, Solver):
+        raise TypeError(
+            f"solver must have the methods init, step and solution; {_describe(solver)} does not"
+        )
+    _check_mode(mode)
+    _check_stop(stop)
+    x0 = _start(problem, x0)
+    problem = problem.hoist(x0) if hasattr(problem, "hoist") else problem
+    theta, z0 = _prepare(solver, problem, x0)
+    iteration = _ADVANCING if hasattr(solver, "advance") else _STEPPING
+    z, info = _run(iteration, theta, z0, mode, stop, type(solver).__name__)
+    return Solution(_solution(theta, z), z, *info)
+
+
+def fixed_point(
+    F: Callable[..., Tree],
+    z0: Tree,
+    theta: Any = None,
+    *,
+    mode: Mode = Implicit(),
+    stop: Stop = Stop(),
+) -> Solution:
+    """The fixed point z = F(z), or z = F(z, θ), of a plain function, differentiable in θ.
+
+    F: called as `F(z)` when theta is None, else as `F(z, theta)`. Arrays that it closes over count
+        as part of θ, tracers included: closures differentiate under `jit`, `vmap` and `grad`.
+        The same function is traced once; a new lambda is traced anew.
+    z0: where to start: a pytree of floating-point arrays.
+    mode, stop: as for `solve`.
+    """
+    if not callable(F):
+        raise TypeError(f"F must be a function of z, got {_describe(F)}")
+    _check_mode(mode)
+    _check_stop(stop)
+    z0 = jax.tree.map(partial(validate.array, "z0"), z0)
+    arguments = () if theta is None else (theta,)
+    explicit, hidden = hoist(F, z0, *arguments)
+    iteration = Iteration(_Map(explicit))
+    theta = (hidden, arguments)
+    z0 = _conform(iteration, theta, z0)
+    z, info = _run(iteration, theta, z0, mode, stop, "fixed_point")
+    return Solution(z, z, *info)
+
+
+@struct
+class Path:
+    """The iterates of a solve and their derivatives.
+
+    x: x_k for k = 0 … steps, along a new first axis.
+    jacobian: ∂x_k/∂θ in the same way (the structure of x, and inside each leaf that of θ), or the
+        derivative along `tangent` if one was given.
+    """
+
+    x: Tree
+    jacobian: Tree
+
+
+def derivative_path(
+    build: Callable[[Any], Any],
+    theta: Any,
+    steps: int,
+    *,
+    solver: Any = None,
+    x0: Tree | None = None,
+    tangent: Any = None,
+) -> Path:
+    """The iterates x_k(θ) and their derivatives J_k, k = 0 … steps, of `solve(build(θ), solver)`.
+
+    This is the piggyback recursion J_{k+1} = A_k J_k + B_k (arXiv 2206.00457), kept at every step:
+    what plots of the convergence of derivatives are made of.
+
+    build: θ -> problem.   theta: a pytree of floating-point arrays or numbers.
+    solver: by default the problem's own, with its acceleration; pass
+        `ForwardBackward(acceleration=False)` for the plain iteration of the papers.
+    x0: where to start, independent of θ; by default zero.
+    tangent: a direction in θ; the derivatives are then J_k·tangent, at the cost of one column.
+    """
+    if not isinstance(steps, int) or steps < 0:
+        raise ValueError(f"steps must be a nonnegative integer, got {steps!r}")
+    theta = jax.tree.map(
+        lambda leaf: validate.array("theta", float(leaf) if isinstance(leaf, int) else leaf), theta
+    )
+
+    def iterates(theta):
+        problem = build(theta)
+        how = problem.default_solver() if solver is None else solver
+        full, z0 = _prepare(how, problem, _start(problem, x0))
+        iteration = _ADVANCING if hasattr(how, "advance") else _STEPPING
+        run = begin(iteration, full, z0, Stop(tol=None, max_steps=steps))
+
+        def body(carry, _):
+            z, control = carry
+            image = z if control is None else control.image
+            return move(iteration, full, z, control), _solution(full, image)
+
+        return lax.scan(body, (run.z, run.control), length=steps + 1)[1]
+
+    @jax.jit
+    def path(theta, tangent):
+        if tangent is not None:
+            return Path(*jax.jvp(iterates, (theta,), (tangent,)))
+        return Path(iterates(theta), jax.jacfwd(iterates)(theta))
+
+    return path(theta, tangent)
+
+
+class _Map:
+    """(hidden arrays, arguments), z -> F(z, *arguments), equal when F is."""
+
+    def __init__(self, explicit: Callable) -> None:
+        self.explicit = explicit
+
+    def __call__(self, theta: Any, z: Tree) -> Tree:
+        hidden, arguments = theta
+        return self.explicit(hidden, z, *arguments)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Map) and self.explicit == other.explicit
+
+    def __hash__(self) -> int:
+        return hash(self.explicit)
+
+
+def _step(theta, z):
+    solver, problem = theta
+    return solver.step(problem, z)
+
+
+def _control(theta, z):
+    solver, problem = theta
+    return solver.control(problem, z)
+
+
+def _advance(theta, z, control):
+    solver, problem = theta
+    return solver.advance(problem, z, control)
+
+
+def _settle(theta, control):
+    solver, problem = theta
+    return (solver.settle(control), problem) if hasattr(solver, "settle") else theta
+
+
+_STEPPING = Iteration(_step)
+_ADVANCING = Iteration(_step, _control, _advance, _settle)
+
+
+@jax.jit
+def _prepare(solver, problem, x0):
+    if hasattr(solver, "prepare"):
+        solver = solver.prepare(problem, x0)
+    theta = (solver, problem)
+    return theta, conform(_STEPPING, theta, solver.init(problem, x0), "x0")
+
+
+@partial(jax.jit, static_argnums=0)
+def _conform(iteration, theta, z0):
+    return conform(iteration, theta, z0)
+
+
+@jax.jit
+def _solution(theta, z):
+    solver, problem = theta
+    return solver.solution(problem, z)
+
+
+def _run(iteration, theta, z0, mode, stop, name):
+    try:
+        run = mode.run(iteration, theta, z0, stop)
+    except TypeError as error:
+        if "forward-mode" in str(error) and "custom_vjp" in str(error):
+            message = f"for forward-mode derivatives pass {type(mode).__name__}(direction='both')"
+            raise TypeError(message) from error
+        raise
+    steps, residual, *_, code = lax.stop_gradient(run.progress)
+    status = Status(code)
+    return trust(run.image, status, stop, name), (steps, residual, status)
+
+
+def _start(problem: Any, x0: Tree | None) -> Tree:
+    """x0, or the problem's own start; checked against what the problem knows of the unknown."""
+    known = problem.start() if hasattr(problem, "start") else None
+    if x0 is None:
+        if known is None:
+            name = type(getattr(problem, "f", problem)).__name__
+            raise ValueError(f"x0 is needed: {name} does not know the shape of the unknown")
+        return known
+    x0 = jax.tree.map(partial(validate.array, "x0"), x0)
+    if known is not None:
+        expected, got = jax.tree.map(jnp.shape, known), jax.tree.map(jnp.shape, x0)
+        if expected != got:
+            raise ValueError(f"x0 must have shape {expected}, got {got}")
+    return x0
+
+
+def _check_mode(mode: Any) -> None:
+    if isinstance(mode, type) or not hasattr(mode, "run"):
+        raise TypeError(
+            "mode must be a differentiation mode such as Implicit(), Piggyback() or OneStep(), "
+            f"got {_describe(mode)}"
+        )
+
+
+def _check_stop(stop: Any) -> None:
+    if not isinstance(stop, Stop):
+        raise TypeError(f"stop must be a Stop(tol=…, max_steps=…), got {_describe(stop)}")
+
+
+def _describe(value: Any) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__

@@ -1,0 +1,75 @@
+"""Gradient descent."""
+
+from typing import Any
+
+from jax import Array
+
+from jaxns import tree, validate
+from jaxns.solvers import momentum, stepsize
+from jaxns.solvers.needs import need_no_penalty
+from jaxns.struct import replace, settle, struct
+from jaxns.tree import Tree
+
+
+@struct
+class GradientDescent:
+    r"""Minimise f(x) + g(x), both smooth, by steps along the gradient.
+
+        x ← x − α (∇f(x) + ∇g(x))
+
+    Contracts by max(|1 − α μ|, |1 − α L|); the plain iteration of arXiv 2305.13768. For its
+    accelerated form use `Nesterov(GradientDescent())`.
+
+    stepsize: α in (0, 2/L). By default 1/L where f and g know their Lipschitz constants, otherwise
+        found by backtracking.
+    """
+
+    stepsize: float | Array | None = None
+
+    def __post_init__(self) -> None:
+        if self.stepsize is not None:
+            alpha = validate.positive("stepsize", validate.scalar("stepsize", self.stepsize))
+            settle(self, "stepsize", alpha)
+
+    def prepare(self, problem: Any, x0: Tree) -> "GradientDescent":
+        need_no_penalty(self, problem)
+        if self.stepsize is not None:
+            return self
+        of_f, of_g = (getattr(h, "lipschitz", lambda: None)() for h in (problem.f, problem.g))
+        if of_f is None or of_g is None:
+            return self
+        return replace(self, stepsize=stepsize.from_lipschitz(of_f + of_g))
+
+    def init(self, problem: Any, x0: Tree) -> Tree:
+        return x0
+
+    def step(self, problem: Any, x: Tree) -> Tree:
+        if self.stepsize is None:
+            guess = stepsize.initial(self._gradient(problem), x)
+            return self._searched(problem, x, guess).step(problem, x)
+        return tree.axpy(-self.stepsize, self._gradient(problem)(x), x)
+
+    def solution(self, problem: Any, x: Tree) -> Tree:
+        return x
+
+    def control(self, problem: Any, x: Tree) -> Any:
+        if self.stepsize is not None:
+            return None
+        return momentum.start(x, stepsize.initial(self._gradient(problem), x))
+
+    def advance(self, problem: Any, x: Tree, control: momentum.Momentum) -> tuple[Tree, Any]:
+        solver = self._searched(problem, x, control.stepsize)
+        image = solver.step(problem, x)
+        return momentum.extrapolate(x, image, control, False, solver.stepsize)
+
+    def settle(self, control: momentum.Momentum) -> "GradientDescent":
+        return replace(self, stepsize=control.stepsize)
+
+    def _gradient(self, problem: Any) -> Any:
+        return lambda x: tree.add(problem.f.gradient(x), problem.g.gradient(x))
+
+    def _searched(self, problem: Any, x: Tree, last: Any) -> "GradientDescent":
+        def move(alpha):
+            return replace(self, stepsize=alpha).step(problem, x)
+
+        return replace(self, stepsize=stepsize.backtrack(self._gradient(problem), move, x, last))

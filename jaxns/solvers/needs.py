@@ -1,0 +1,26 @@
+"""What a solver asks of a problem, and the sentence it fails with."""
+
+from typing import Any
+
+
+def need(solver: Any, problem: Any, role: str, ability: str, remedy: str) -> None:
+    """Raise `TypeError` unless the function `problem.role` has the method `ability`."""
+    name = type(solver).__name__
+    if not hasattr(problem, role):
+        raise TypeError(
+            f"{name} solves problems with a function {role}, such as Composite(f, g); "
+            f"{type(problem).__name__} has none"
+        )
+    function = getattr(problem, role)
+    if not hasattr(function, ability):
+        raise TypeError(
+            f"{name} needs {ability} on {role}; {type(function).__name__} has none; {remedy}"
+        )
+
+
+def need_no_penalty(solver: Any, problem: Any) -> None:
+    """Raise `TypeError` unless g is smooth, so that f + g can be descended along its gradient."""
+    need(solver, problem, "f", "gradient", "use a solver that takes the prox of f")
+    g = type(problem.g).__name__
+    remedy = f"use ForwardBackward, which takes the prox of {g}"
+    need(solver, problem, "g", "gradient", remedy)

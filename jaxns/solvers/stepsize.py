@@ -1,0 +1,62 @@
+"""Stepsizes: from a Lipschitz constant where one is known, by backtracking where none is."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxns import tree
+from jaxns.tree import Tree
+
+SHRINK = 0.5  # factor of a rejected stepsize
+GROW = 1.5  # factor tried while the iterate still travels
+TRAVELS = 1e-2  # … that is, moves by more than this fraction of its size
+
+
+def from_lipschitz(constant: Any) -> Array:
+    """1/L, a constant of the solve: no derivative flows through it."""
+    constant = lax.stop_gradient(jnp.asarray(constant))
+    return 1 / jnp.where(constant > 0, constant, 1)  # a constant f has L = 0: any stepsize will do
+
+
+def initial(gradient: Callable[[Tree], Tree], x: Tree) -> Array:
+    """A first guess of 1/L from the change of the gradient along itself."""
+    g = gradient(x)
+    size, small = tree.norm(g), tree.eps(x) ** 0.5
+    h = small * jnp.maximum(tree.norm(x), 1) / jnp.where(size > 0, size, 1)
+    change = tree.norm(tree.sub(gradient(tree.axpy(h, g, x)), g))
+    usable = jnp.isfinite(change) & (change > 0)
+    guess = jnp.where(usable, h * size / jnp.where(usable, change, 1), 1)
+    return lax.stop_gradient(guess)
+
+
+def backtrack(
+    gradient: Callable[[Tree], Tree], move: Callable[[Array], Tree], x: Tree, last: Any
+) -> Array:
+    """The largest of the last stepsize, half of it, … that suits the curvature met on the way:
+
+        ⟨∇f(x⁺) − ∇f(x), x⁺ − x⟩ ≤ ‖x⁺ − x‖² / step,   x⁺ = move(step).
+
+    For a quadratic f this is the usual descent condition, and for any convex f it implies that
+    condition with twice the slack; unlike it, it does not compare nearly equal values of f, which
+    rounding makes meaningless near the solution. A larger stepsize is
+    tried only while the iterate still travels: close to the solution the steps no longer see the
+    steep directions, and a stepsize that grew there would not suit the map F that it leaves behind.
+    """
+    at_x = gradient(x)
+
+    def stride(step):
+        change = tree.sub(move(step), x)
+        return change, tree.norm(change)
+
+    def too_long(step):
+        change, length = stride(step)
+        curvature = tree.vdot(tree.sub(gradient(tree.add(x, change)), at_x), change)
+        noise = 10 * tree.eps(x) * tree.norm(at_x) * length
+        return ~(curvature <= length**2 / step + noise) & (step > tree.eps(x) * last)
+
+    last = lax.stop_gradient(last)
+    travels = stride(last)[1] > TRAVELS * tree.norm(x)
+    first = jnp.where(travels, GROW * last, last)
+    return lax.stop_gradient(lax.while_loop(too_long, lambda step: SHRINK * step, first))

@@ -1,0 +1,92 @@
+"""Points as vectors: the arithmetic of pytrees of arrays."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.custom_batching import custom_vmap
+
+Tree = Any  # a pytree of arrays: what an unknown, a cotangent or a state is made of
+
+
+def add(x: Tree, y: Tree) -> Tree:
+    return jax.tree.map(jnp.add, x, y)
+
+
+def sub(x: Tree, y: Tree) -> Tree:
+    return jax.tree.map(jnp.subtract, x, y)
+
+
+def scale(a: Any, x: Tree) -> Tree:
+    """a x."""
+    return jax.tree.map(lambda xi: a * xi, x)
+
+
+def axpy(a: Any, x: Tree, y: Tree) -> Tree:
+    """a x + y."""
+    return jax.tree.map(lambda xi, yi: a * xi + yi, x, y)
+
+
+def vdot(x: Tree, y: Tree) -> Array:
+    """⟨x, y⟩, summed over all leaves."""
+    return sum(
+        (jnp.vdot(xi, yi) for xi, yi in zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True)),
+        start=jnp.zeros((), dtype(x)),
+    )
+
+
+def norm(x: Tree) -> Array:
+    """‖x‖₂ over all leaves, scaled so that neither tiny nor huge entries under- or overflow."""
+    leaves = [jnp.abs(leaf) for leaf in jax.tree.leaves(x)]
+    largest = jnp.zeros((), dtype(x))
+    for leaf in leaves:
+        largest = jnp.maximum(largest, jnp.max(leaf, initial=0))
+    unit = jnp.where((largest > 0) & (largest < jnp.inf), largest, 1)
+    return unit * jnp.sqrt(sum(jnp.sum((leaf / unit) ** 2) for leaf in leaves))
+
+
+def zeros_like(x: Tree) -> Tree:
+    return jax.tree.map(jnp.zeros_like, x)
+
+
+def where(condition: Any, x: Tree, y: Tree) -> Tree:
+    """x if the scalar condition holds, else y."""
+    return jax.tree.map(lambda xi, yi: jnp.where(condition, xi, yi), x, y)
+
+
+def dtype(x: Tree) -> jnp.dtype:
+    """The floating-point type in which the whole tree can be computed."""
+    leaves = jax.tree.leaves(x)
+    return jnp.result_type(*leaves) if leaves else jnp.result_type(float)
+
+
+def eps(x: Tree) -> float:
+    """The relative spacing of numbers in the tree's type."""
+    return float(jnp.finfo(dtype(x)).eps)
+
+
+def size(x: Tree) -> int:
+    """The number of scalars in the tree."""
+    return sum(leaf.size for leaf in jax.tree.leaves(x))
+
+
+def spread(prefix: Tree, x: Tree) -> Tree:
+    """Repeat `prefix` (a scalar, an array, or a tree that ends before `x`) to the leaves of x."""
+    return jax.tree.map(lambda p, sub_x: jax.tree.map(lambda _: p, sub_x), prefix, x)
+
+
+@custom_vmap
+def any_lane(flag: Array) -> Array:
+    """Whether the flag is up in any lane of any enclosing vmap: the same for all lanes.
+
+    Under `vmap` a loop or a branch that depends on the lane is run by masking or by taking every
+    branch. One decided for all lanes together stays a real loop, with cheap indexing, and a real
+    branch.
+    """
+    return flag
+
+
+@any_lane.def_vmap
+def _(axis_size, in_batched, flag):
+    return any_lane(jnp.any(flag, axis=0) if in_batched[0] else flag), False

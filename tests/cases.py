@@ -1,0 +1,130 @@
+"""The table of cases: every solver, on problems it serves, through every contract.
+
+A new solver is one row in SOLVERS. Problems are functions of a vector θ, so that their derivatives
+can be compared with central differences.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxns
+from jaxns.functions import (
+    L1,
+    Box,
+    ElasticNet,
+    LeastSquares,
+    Logistic,
+    NonNegative,
+    Simplex,
+    Smooth,
+    SquaredL2,
+)
+
+N, P = 12, 4
+_rng = np.random.default_rng(0)
+X = jnp.asarray(_rng.normal(size=(N, P)))
+y = X @ jnp.array([2.0, 0.0, -1.0, 0.5]) + 0.3 * jnp.asarray(_rng.normal(size=N))
+labels = jnp.sign(y)
+STRICT = jaxns.Stop(tol=1e-14, on_failure="raise")
+
+
+def _huber_like(x, A, b):
+    r = A @ x - b
+    return jnp.sum(jnp.sqrt(1 + r**2)) / b.size
+
+
+# θ -> problem, with θ of two entries where the solution is differentiable.
+PROBLEMS: dict[str, tuple[Callable[[jax.Array], Any], jax.Array]] = {
+    "lasso": (lambda t: jaxns.problems.lasso(X, t[1] * y, t[0]), jnp.array([0.3, 1.1])),
+    "elastic_net": (
+        lambda t: jaxns.Composite(LeastSquares(X, y), ElasticNet(t[0], t[1])),
+        jnp.array([2.0, 3.0]),
+    ),
+    "ridge": (lambda t: jaxns.problems.ridge(X, t[1] * y, t[0]), jnp.array([0.5, 1.1])),
+    "logistic": (
+        lambda t: jaxns.problems.logistic_regression(t[1] * X, labels, t[0]),
+        jnp.array([0.2, 1.1]),
+    ),
+    "sparse_logistic": (
+        lambda t: jaxns.Composite(Logistic(t[1] * X, labels, scale="mean"), L1(t[0])),
+        jnp.array([0.05, 1.1]),
+    ),
+    "nonnegative": (
+        lambda t: jaxns.Composite(LeastSquares(t[0] * X, t[1] * y), NonNegative()),
+        jnp.array([0.9, 1.1]),
+    ),
+    "box": (
+        lambda t: jaxns.Composite(LeastSquares(X, y), Box(-t[0], t[1])),
+        jnp.array([0.6, 1.2]),
+    ),
+    "simplex": (
+        lambda t: jaxns.Composite(LeastSquares(X, t[1] * y), Simplex(t[0])),
+        jnp.array([2.2, 1.1]),
+    ),
+    "smooth": (
+        lambda t: jaxns.Composite(Smooth(_huber_like, X, t[1] * y), SquaredL2(t[0])),
+        jnp.array([0.2, 1.1]),
+    ),
+    "robust_lasso": (
+        lambda t: jaxns.Composite(Smooth(_huber_like, X, t[1] * y), L1(t[0])),
+        jnp.array([0.1, 1.1]),
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A solver and the problems it is run on; `x0` where the problem does not know its shape."""
+
+    solver: Any
+    problems: tuple[str, ...]
+
+
+_plain = jaxns.ForwardBackward(acceleration=False)
+SOLVERS: dict[str, Case] = {
+    "ForwardBackward": Case(
+        jaxns.ForwardBackward(),
+        ("lasso", "elastic_net", "ridge", "sparse_logistic", "nonnegative", "box", "simplex"),
+    ),
+    "ForwardBackward, plain": Case(_plain, ("lasso", "logistic")),
+    "ForwardBackward, backtracking": Case(jaxns.ForwardBackward(), ("smooth", "robust_lasso")),
+    "ForwardBackward, plain, backtracking": Case(_plain, ("robust_lasso",)),
+    "GradientDescent": Case(jaxns.GradientDescent(), ("ridge", "logistic")),
+    "GradientDescent, backtracking": Case(jaxns.GradientDescent(), ("smooth",)),
+    "HeavyBall": Case(jaxns.HeavyBall(), ("lasso", "ridge", "nonnegative")),
+    "Nesterov": Case(jaxns.Nesterov(jaxns.GradientDescent()), ("ridge", "logistic")),
+    "Anderson": Case(jaxns.Anderson(jaxns.ForwardBackward()), ("lasso", "logistic", "box")),
+    "Relaxed": Case(jaxns.Relaxed(jaxns.ForwardBackward(), 0.8), ("lasso", "simplex")),
+}
+PAIRS = [(solver, problem) for solver, case in SOLVERS.items() for problem in case.problems]
+
+
+def start(problem: str) -> jax.Array | None:
+    return jnp.zeros(P) if problem in ("smooth", "robust_lasso") else None
+
+
+def solution(solver: str, problem: str, theta: jax.Array, **options: Any) -> jax.Array:
+    build, _ = PROBLEMS[problem]
+    options = {"stop": STRICT, **options}
+    return jaxns.solve(build(theta), SOLVERS[solver].solver, start(problem), **options).x
+
+
+def central_difference(fun: Callable, x: Any, h: float = 1e-5) -> np.ndarray:
+    """∂fun/∂x by central differences, in float64; a fourth-order formula, x of any shape."""
+    x = np.asarray(x, dtype=float)
+    columns = []
+    for i in np.ndindex(x.shape):
+
+        def at(step, i=i):
+            moved = x.copy()
+            moved[i] += step
+            return np.asarray(fun(jnp.asarray(moved)))
+
+        columns.append((8 * (at(h) - at(-h)) - (at(2 * h) - at(-2 * h))) / (12 * h))
+    out = np.stack(columns, axis=-1) if columns else np.zeros(0)
+    return out.reshape(out.shape[:-1] + x.shape)

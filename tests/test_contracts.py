@@ -1,0 +1,158 @@
+"""Every solver through every contract of the library; the table is in cases.py."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import PAIRS, PROBLEMS, SOLVERS, STRICT, P, X, central_difference, solution, start, y
+
+import jaxns
+from jaxns.functions import L1, Smooth
+
+MODES = {
+    "implicit": jaxns.Implicit(),
+    "piggyback": jaxns.Piggyback(),
+    "one step": jaxns.OneStep(steps=400),
+}
+
+
+def test_every_solver_has_a_case():
+    names = {type(case.solver).__name__ for case in SOLVERS.values()}
+    assert names == set(jaxns.solvers.__all__)
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """The derivative of each problem's solution by central differences, computed once."""
+    known = {}
+
+    def derivative(problem):
+        if problem not in known:
+            build, theta = PROBLEMS[problem]
+            stepsize = 0.8 * len(y) / np.linalg.norm(X, 2) ** 2  # the losses' curvature is ≤ 1
+
+            def x(theta):
+                solver = None if start(problem) is None else jaxns.ForwardBackward(stepsize)
+                return jaxns.solve(build(theta), solver, start(problem), stop=STRICT).x
+
+            known[problem] = x(theta), central_difference(x, theta)
+        return known[problem]
+
+    return derivative
+
+
+@pytest.mark.parametrize(("solver", "problem"), PAIRS)
+def test_solution_and_every_mode(solver, problem, reference):
+    """x to 1e-9 and its Jacobian to 1e-7, in every mode, against central differences."""
+    x, jacobian = reference(problem)
+    theta = PROBLEMS[problem][1]
+    np.testing.assert_allclose(solution(solver, problem, theta), x, rtol=0, atol=1e-9)
+    for name, mode in MODES.items():
+        found = jax.jacrev(lambda t, m=mode: solution(solver, problem, t, mode=m))(theta)
+        np.testing.assert_allclose(found, jacobian, rtol=0, atol=1e-7, err_msg=name)
+
+
+@pytest.mark.parametrize(("solver", "problem"), PAIRS)
+def test_step_keeps_its_shape_and_x0_is_untouched(solver, problem):
+    build, theta = PROBLEMS[problem]
+    how, what = SOLVERS[solver].solver, build(theta)
+    x0 = np.full(P, 0.25)
+    kept = x0.copy()
+    sol = jaxns.solve(what, how, jnp.asarray(x0), stop=jaxns.Stop(tol=None, max_steps=2))
+    np.testing.assert_array_equal(x0, kept)
+    assert jax.tree.structure(how.init(what, x0)) == jax.tree.structure(sol.z)
+    assert sol.x.shape == x0.shape
+    assert sol.steps == 2
+    assert sol.status == jaxns.Status.COMPLETED
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_jit_and_vmap_agree_with_eager(solver):
+    problem = SOLVERS[solver].problems[0]
+    theta = PROBLEMS[problem][1]
+    thetas = jnp.stack([theta, 1.3 * theta, 0.6 * theta])
+    eager = jnp.stack([solution(solver, problem, t) for t in thetas])
+    jitted = jax.jit(lambda t: solution(solver, problem, t))
+    np.testing.assert_allclose(jnp.stack([jitted(t) for t in thetas]), eager, atol=1e-12)
+    np.testing.assert_allclose(
+        jax.vmap(lambda t: solution(solver, problem, t))(thetas), eager, atol=1e-11
+    )
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_float32_stays_float32(solver):
+    """Data in float32 give float32 answers, as accurate as that type allows, also under x64."""
+    problem = SOLVERS[solver].problems[0]
+    build, theta = PROBLEMS[problem]
+    exact = solution(solver, problem, theta)
+
+    def single(theta):
+        what = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), build(theta))
+        x0 = jnp.zeros(P, jnp.float32)
+        return jaxns.solve(what, SOLVERS[solver].solver, x0)
+
+    sol = single(theta)
+    assert sol.x.dtype == jnp.float32
+    assert sol.status.ok
+    # eps = 1.2e-7; the condition numbers of these problems are below 30.
+    np.testing.assert_allclose(sol.x, exact, atol=1e-5)
+    jacobian = jax.jacrev(lambda t: single(t).x)(theta.astype(jnp.float32))
+    assert jacobian.dtype == jnp.float32
+    np.testing.assert_allclose(
+        jacobian, jax.jacrev(lambda t: solution(solver, problem, t))(theta), atol=2e-4
+    )
+
+
+def _fit(x, A, b):
+    return 0.5 * jnp.sum((A @ x["slope"] + x["level"] - b) ** 2) / b.size
+
+
+PYTREE_SOLVERS = {
+    "ForwardBackward": jaxns.ForwardBackward(stepsize=0.4),
+    "HeavyBall": jaxns.HeavyBall(stepsize=0.2),
+    "Nesterov": jaxns.Nesterov(jaxns.ForwardBackward(stepsize=0.4)),
+    "Anderson": jaxns.Anderson(jaxns.ForwardBackward(stepsize=0.4)),
+    "Relaxed": jaxns.Relaxed(jaxns.ForwardBackward(stepsize=0.4)),
+}
+
+
+@pytest.mark.parametrize("solver", PYTREE_SOLVERS)
+def test_pytree_unknowns(solver):
+    """A dictionary of unknowns, with a penalty for each leaf, equals the stacked problem."""
+
+    def tree_solution(penalty, mode):
+        problem = jaxns.Composite(Smooth(_fit, X, y), L1({"slope": penalty, "level": 0.0}))
+        x0 = {"slope": jnp.zeros(P), "level": jnp.zeros(())}
+        x = jaxns.solve(problem, PYTREE_SOLVERS[solver], x0, mode=mode, stop=STRICT).x
+        return jnp.append(x["slope"], x["level"])
+
+    def flat_solution(penalty):
+        A = jnp.column_stack([X, jnp.ones(len(y))])
+        weights = jnp.append(jnp.full(P, penalty), 0.0)
+        return jaxns.solve(jaxns.problems.lasso(A, y, weights), stop=STRICT).x
+
+    np.testing.assert_allclose(tree_solution(0.3, jaxns.Implicit()), flat_solution(0.3), atol=1e-10)
+    expected = jax.jacrev(flat_solution)(0.3)
+    for mode in (jaxns.Implicit(), jaxns.Piggyback(direction="both")):
+        found = jax.jacrev(lambda p, m=mode: tree_solution(p, m))(0.3)
+        np.testing.assert_allclose(found, expected, atol=1e-8)
+
+
+def test_relaxed_by_one_and_heavy_ball_without_inertia_are_forward_backward():
+    """Equal iterates, not only equal limits."""
+    build, theta = PROBLEMS["lasso"]
+    plain = jaxns.ForwardBackward(stepsize=0.3, acceleration=False)
+    stop = jaxns.Stop(tol=None, max_steps=7)
+
+    def after_seven(solver):
+        return jaxns.solve(build(theta), solver, stop=stop).x
+
+    expected = after_seven(plain)
+    np.testing.assert_allclose(after_seven(jaxns.Relaxed(plain, 1.0)), expected, atol=1e-15)
+    np.testing.assert_allclose(after_seven(jaxns.HeavyBall(0.3, 0.0)), expected, atol=1e-15)
+    smooth, theta = PROBLEMS["logistic"]
+    f, g = smooth(theta).f, smooth(theta).g
+    gradient = jaxns.solve(jaxns.Composite(f, g), jaxns.GradientDescent(0.3), stop=stop).x
+    moreau = jaxns.Composite(Smooth(lambda x: f(x) + g(x)))
+    forward = jaxns.solve(moreau, plain, jnp.zeros(P), stop=stop).x
+    np.testing.assert_allclose(gradient, forward, atol=1e-14)

@@ -1,0 +1,172 @@
+"""Reverse piggyback: exact, with few stored iterates and few recomputed steps."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import PROBLEMS, central_difference
+
+import jaxns
+from jaxns.modes.piggyback import _stride
+
+N = 2000
+RATES = jnp.linspace(0.1, 0.9, N)
+
+
+def relax(z, t):
+    return RATES * jnp.sin(z) + t
+
+
+def unrolled(t, K):
+    return jax.lax.scan(lambda z, _: (relax(z, t), None), jnp.ones(N), length=K)[0]
+
+
+@pytest.mark.parametrize("K", [1, 2, 3, 7, 63, 64, 65, 130, 800])
+def test_exact_against_stored_unrolling(K):
+    """To 1e-12, for numbers of steps around the sizes of the buffers."""
+    stop = jaxns.Stop(tol=None, max_steps=jnp.asarray(K))
+
+    def loss(t):
+        return jnp.sum(
+            jaxns.fixed_point(relax, jnp.ones(N), t, mode=jaxns.Piggyback(), stop=stop).x
+        )
+
+    expected = jax.grad(lambda t: jnp.sum(unrolled(t, K)))(0.7)
+    np.testing.assert_allclose(jax.grad(loss)(0.7), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("checkpoints", [4, 8, 20])
+def test_exact_with_few_checkpoints(checkpoints):
+    """Fewer states than two levels need: the stretch is reversed in more sweeps, still exactly."""
+    stop = jaxns.Stop(tol=None, max_steps=300)
+    mode = jaxns.Piggyback(checkpoints=checkpoints)
+    loss = lambda t: jnp.sum(jaxns.fixed_point(relax, jnp.ones(N), t, mode=mode, stop=stop).x)  # noqa: E731
+    expected = jax.grad(lambda t: jnp.sum(unrolled(t, 300)))(0.7)
+    np.testing.assert_allclose(jax.grad(loss)(0.7), expected, rtol=1e-12)
+
+
+K = 800
+
+
+def slow(z, t):
+    """Contracts by about 0.98, so that hundreds of steps are needed."""
+    return z - 0.02 * (z + 0.1 * z**3 - t * RATES)
+
+
+def stop_after_K(z0):
+    """The tolerance that `slow` reaches at step K exactly, out of max_steps = 100 000."""
+
+    def body(z, _):
+        image = slow(z, 0.7)
+        size = jnp.maximum(jnp.linalg.norm(image), jnp.linalg.norm(z))
+        return image, jnp.linalg.norm(image - z) / size
+
+    residuals = jax.lax.scan(body, z0, length=K)[1]
+    return jaxns.Stop(tol=float((residuals[-2] * residuals[-1]) ** 0.5), max_steps=100_000)
+
+
+def slow_loss(t, stop, mode=jaxns.Piggyback(), F=slow):
+    solution = jaxns.fixed_point(F, jnp.ones(N), t, mode=mode, stop=stop)
+    return jnp.sum(solution.x**2), solution.steps
+
+
+@pytest.mark.parametrize("direction", ["reverse", "both"])
+def test_at_most_150_stored_iterates(direction):
+    """XLA's own account, for a run of K = 800 steps that was allowed 100 000."""
+    stop, mode = stop_after_K(jnp.ones(N)), jaxns.Piggyback(direction=direction)
+    gradient = jax.jit(jax.grad(lambda t: slow_loss(t, stop, mode), has_aux=True))
+    compiled = gradient.lower(0.7).compile()
+    found, steps = compiled(0.7)
+    assert steps == K
+    iterates = compiled.memory_analysis().temp_size_in_bytes / (8 * N)
+    assert iterates <= 150
+    unroll = lambda t: jnp.sum(  # noqa: E731
+        jax.lax.scan(lambda z, _: (slow(z, t), None), jnp.ones(N), length=K)[0] ** 2
+    )
+    np.testing.assert_allclose(found, jax.grad(unroll)(0.7), rtol=1e-12)
+
+
+def test_at_most_two_recomputed_evaluations_per_step():
+    """Counted by a callback in F: K going forward, at most 2K going back."""
+    count = []
+    stop = stop_after_K(jnp.ones(N))
+
+    def counted(z, t):
+        jax.debug.callback(lambda: count.append(1))
+        return slow(z, t)
+
+    grad, steps = jax.jit(jax.grad(lambda t: slow_loss(t, stop, F=counted), has_aux=True))(0.7)
+    jax.block_until_ready(grad)
+    jax.effects_barrier()
+    assert steps == K
+    assert K < len(count) <= 3 * K
+
+
+def test_lanes_that_stop_at_different_steps():
+    """Under vmap each lane is differentiated through its own number of steps."""
+    stop = jaxns.Stop(tol=1e-6)
+    loss = lambda t: slow_loss(t, stop)[0]  # noqa: E731
+    ts = jnp.array([0.0, 0.7, 50.0])
+    steps = jax.vmap(lambda t: slow_loss(t, stop)[1])(ts)
+    assert len(set(steps.tolist())) == 3
+    expected = jnp.stack([jax.grad(loss)(t) for t in ts])
+    np.testing.assert_allclose(jax.vmap(jax.grad(loss))(ts), expected, rtol=1e-12)
+    both = lambda t: slow_loss(t, stop, jaxns.Piggyback(direction="both"))[0]  # noqa: E731
+    np.testing.assert_allclose(jax.vmap(jax.jacfwd(both))(ts), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("solver", "problem"),
+    [
+        ("ForwardBackward", "lasso"),
+        ("Anderson", "logistic"),
+        ("HeavyBall", "nonnegative"),
+    ],
+)
+def test_the_iteration_as_it_ran(solver, problem):
+    """Stopped after 12 steps, far from converged, acceleration included: the derivative of x_12."""
+    build, theta = PROBLEMS[problem]
+    stop = jaxns.Stop(tol=None, max_steps=12)
+    how = {
+        "ForwardBackward": jaxns.ForwardBackward(0.3),
+        "Anderson": jaxns.Anderson(jaxns.ForwardBackward(0.3)),
+        "HeavyBall": jaxns.HeavyBall(0.02),
+    }[solver]
+    x0 = jnp.full(4, 0.1)
+
+    def x12(theta, mode=jaxns.Piggyback()):
+        return jaxns.solve(build(theta), how, x0, mode=mode, stop=stop).x
+
+    expected = central_difference(x12, theta, 1e-4)
+    for mode in (jaxns.Piggyback(), jaxns.Piggyback(direction="both")):
+        found = jax.jacrev(lambda t, m=mode: x12(t, m))(theta)
+        np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-8)
+
+
+def test_only_what_is_differentiated_is_paid_for():
+    """Data that need no derivative cost the backward pass nothing: no outer product per step."""
+    n, p = 400, 300
+    rng = np.random.default_rng(0)
+    A, b = jnp.asarray(rng.normal(size=(n, p))), jnp.asarray(rng.normal(size=n))
+
+    def loss(penalty, A):
+        problem = jaxns.problems.lasso(A, b, penalty)
+        solver = jaxns.ForwardBackward(stepsize=0.2)
+        return jnp.sum(jaxns.solve(problem, solver, mode=jaxns.Piggyback()).x)
+
+    def flops(argnums):  # XLA counts the body of a loop once
+        return jax.jit(jax.grad(loss, argnums)).lower(0.1, A).compile().cost_analysis()["flops"]
+
+    assert flops(1) - flops(0) > 2 * A.size
+
+
+def test_strides_reverse_any_gap():
+    """The schedule never runs out of slots, and stores every state when they all fit."""
+    for free in (1, 2, 5, 63):
+        for gap in (1, 2, free, free + 1, 4 * free, 1000):
+            stride = int(_stride(jnp.asarray(gap), jnp.asarray(free)))
+            assert 1 <= stride <= gap
+            if gap <= free:
+                assert stride == 1
+            if free == 1:
+                assert stride == gap
