@@ -1,0 +1,593 @@
+"""Every proximity operator against its definition, a slow twin in numpy, and its derivative.
+
+One table. A function of `jaxns.functions` that has a prox and no row in it fails a test.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import hypothesis.extra.numpy as hnp
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxns import functions
+from jaxns.functions import L1, Box, ElasticNet, NonNegative, Quadratic, Simplex, SquaredL2, Zero
+
+SIZE = 5
+PER_COORDINATE = np.array([0.0, 0.5, 1.0, 2.0, 0.25])
+LOWER = np.array([-1.0, -0.5, 0.0, 0.5, -np.inf])
+UPPER = np.array([1.0, 0.5, 2.0, 0.5, 3.0])
+ROOT = np.random.RandomState(0).randn(3, SIZE)
+Q, LINEAR = ROOT.T @ ROOT, np.array([1.0, -2.0, 0.5, 0.0, 3.0])
+BOUND = 100.0  # the twin looks for the prox in [-BOUND, BOUND]
+INF = np.inf
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One function, in jaxns and in numpy.
+
+    make(*parameters): the function of jaxns.
+    twin(x, step): its prox, slowly.
+    slopes(u): lower and upper end of the subdifferential at each uⱼ of the prox's range (separable
+        functions); `subgradient(u, s)` for the others says how far s is from the subdifferential.
+    conjugate(x, step): prox of step·g*, from a formula for g* found independently of ours.
+    kinks(step): points x where the prox has a kink, each with the derivative documented there.
+    projection: whether g is 0 on a set and infinite off it.
+    """
+
+    make: Callable[..., Any]
+    twin: Callable[[np.ndarray, float], np.ndarray]
+    conjugate: Callable[[np.ndarray, float], np.ndarray]
+    parameters: tuple[Any, ...] = ()
+    slopes: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None
+    subgradient: Callable[[np.ndarray, np.ndarray], float] | None = None
+    kinks: Callable[[float], list[tuple[np.ndarray, np.ndarray]]] = lambda step: []
+    projection: bool = False
+
+    @property
+    def g(self) -> Any:
+        return self.make(*self.parameters)
+
+
+def scalar_minimum(value, low, high):
+    """The minimiser of a convex function of each coordinate, by golden section on its values."""
+    low, high = np.broadcast_to(low, SIZE).copy(), np.broadcast_to(high, SIZE).copy()
+    ratio = (np.sqrt(5) - 1) / 2
+    for _ in range(60):
+        a, b = high - ratio * (high - low), low + ratio * (high - low)
+        left = value(a) < value(b)
+        low, high = np.where(left, low, a), np.where(left, b, high)
+    return (low + high) / 2
+
+
+def separable(g, low=-BOUND, high=BOUND):
+    """The twin of a separable g on a box: minimise g(u) + (u − x)²/(2 step) by its values."""
+    low, high = np.maximum(low, -BOUND), np.minimum(high, BOUND)
+    return lambda x, step: scalar_minimum(lambda u: g(u) + (u - x) ** 2 / (2 * step), low, high)
+
+
+def absolute_slopes(penalty, curvature=0.0):
+    def slopes(u):
+        low = np.where(u > 0, penalty, -penalty) + curvature * u
+        high = np.where(u < 0, -penalty, penalty) + curvature * u
+        return low, high
+
+    return slopes
+
+
+def normal_cone(lower, upper):
+    def slopes(u):
+        return np.where(u <= lower, -INF, 0.0), np.where(u >= upper, INF, 0.0)
+
+    return slopes
+
+
+def box_projection(lower, upper):
+    return lambda x, step: np.minimum(np.maximum(x, lower), upper)
+
+
+def threshold_kinks(l1, l2=0.0):
+    """Both edges of the dead zone; a coordinate without penalty has no kink, and the slope of the
+    shrinkage."""
+
+    def kinks(step):
+        edge = step * np.broadcast_to(l1, SIZE)
+        return [(sign * edge, (edge == 0) / (1 + step * l2)) for sign in (-1.0, 1.0)]
+
+    return kinks
+
+
+def elastic_net_conjugate(l1, l2):
+    """g*(y) = max(|y| − l1, 0)² / (2 l2); its prox by cases."""
+
+    def prox(x, step):
+        over = np.abs(x) - l1
+        return np.where(over <= 0, x, np.sign(x) * (l1 + over * l2 / (l2 + step)))
+
+    return prox
+
+
+def simplex_by_bisection(radius):
+    def project(x, step):
+        low, high = x.min() - radius, x.max()
+        for _ in range(200):
+            tau = (low + high) / 2
+            if np.maximum(x - tau, 0).sum() > radius:
+                low = tau
+            else:
+                high = tau
+        return np.maximum(x - (low + high) / 2, 0)
+
+    return project
+
+
+def simplex_subgradient(radius):
+    """s is normal to the simplex at u when ⟨s, v − u⟩ ≤ 0 at each vertex v."""
+    return lambda u, s: max(0.0, radius * np.max(s) - s @ u)
+
+
+def largest_times(radius):
+    """prox of step·(radius · max), the support function of the simplex, through its optimality:
+    the largest entries are cut at a level where the cuts add up to step·radius."""
+
+    def prox(x, step):
+        low, high = x.min() - step * radius, x.max()
+        for _ in range(200):
+            level = (low + high) / 2
+            if np.maximum(x - level, 0).sum() > step * radius:
+                low = level
+            else:
+                high = level
+        return np.minimum(x, (low + high) / 2)
+
+    return prox
+
+
+def quadratic_descent(x, step):
+    """Gradient descent on ½uᵀQu + qᵀu + ‖u − x‖²/(2 step)."""
+    u, rate = x.copy(), 1 / (1 / step + np.linalg.norm(Q, 2))
+    for _ in range(2000):
+        u = u - rate * (Q @ u + LINEAR + (u - x) / step)
+    return u
+
+
+def quadratic_conjugate(x, step):
+    """g*(y) = ½ (y − q)ᵀQ⁺(y − q) on q + range(Q): in an eigenbasis, coordinate by coordinate."""
+    values, vectors = np.linalg.eigh(Q)
+    inside = values > 1e-10
+    c = vectors.T @ (x - LINEAR)
+    shrunk = np.where(inside, c / (1 + step / np.where(inside, values, 1)), 0)
+    return LINEAR + vectors @ shrunk
+
+
+def l1_case(penalty):
+    return Case(
+        L1,
+        separable(lambda u: penalty * np.abs(u)),
+        box_projection(-penalty, penalty),
+        (penalty,),
+        slopes=absolute_slopes(penalty),
+        kinks=threshold_kinks(penalty),
+    )
+
+
+def squared_case(penalty):
+    def conjugate(x, step):  # g*(y) = y²/(2 penalty), or the indicator of 0
+        return np.where(penalty == 0, 0, x * penalty / (penalty + step))
+
+    return Case(
+        SquaredL2,
+        separable(lambda u: 0.5 * penalty * u**2),
+        conjugate,
+        (penalty,),
+        slopes=absolute_slopes(0.0, penalty),
+    )
+
+
+def elastic_case(l1, l2):
+    return Case(
+        ElasticNet,
+        separable(lambda u: l1 * np.abs(u) + 0.5 * l2 * u**2),
+        elastic_net_conjugate(l1, l2),
+        (l1, l2),
+        slopes=absolute_slopes(l1, l2),
+        kinks=threshold_kinks(l1, l2),
+    )
+
+
+def box_case(lower, upper):
+    def conjugate(x, step):  # x − step·projection(x/step), the bounds written out
+        return np.minimum(np.maximum(x - step * upper, 0), x - step * lower)
+
+    def kinks(step):
+        ends = [np.broadcast_to(end, SIZE) for end in (lower, upper)]
+        return [(end, np.zeros(SIZE)) for end in ends if np.isfinite(end).all()]
+
+    return Case(
+        Box,
+        separable(lambda u: 0 * u, lower, upper),
+        conjugate,
+        (lower, upper),
+        slopes=normal_cone(lower, upper),
+        kinks=kinks,
+        projection=True,
+    )
+
+
+def simplex_case(radius):
+    return Case(
+        Simplex,
+        simplex_by_bisection(radius),
+        largest_times(radius),
+        (radius,),
+        subgradient=simplex_subgradient(radius),
+        projection=True,
+    )
+
+
+CASES = {
+    "Zero": Case(
+        Zero, lambda x, step: x, lambda x, step: 0 * x, slopes=absolute_slopes(np.float64(0))
+    ),
+    "L1": l1_case(0.7),
+    "L1-free": l1_case(0.0),
+    "L1-per-coordinate": l1_case(PER_COORDINATE),
+    "SquaredL2": squared_case(0.7),
+    "SquaredL2-free": squared_case(0.0),
+    "SquaredL2-per-coordinate": squared_case(PER_COORDINATE),
+    "ElasticNet": elastic_case(0.7, 0.4),
+    "ElasticNet-no-l2": elastic_case(0.7, 0.0),
+    "ElasticNet-no-l1": elastic_case(0.0, 0.4),
+    "ElasticNet-per-coordinate": elastic_case(PER_COORDINATE, PER_COORDINATE[::-1].copy()),
+    "NonNegative": Case(
+        NonNegative,
+        separable(lambda u: 0 * u, 0.0),
+        lambda x, step: np.minimum(x, 0),
+        slopes=normal_cone(0.0, INF),
+        kinks=lambda step: [(np.zeros(SIZE), np.zeros(SIZE))],
+        projection=True,
+    ),
+    "Box": box_case(-1.0, 0.5),
+    "Box-half": box_case(-INF, 0.5),
+    "Box-per-coordinate": box_case(LOWER, UPPER),
+    "Simplex": simplex_case(1.0),
+    "Simplex-radius": simplex_case(2.5),
+    "Quadratic": Case(
+        Quadratic,
+        quadratic_descent,
+        quadratic_conjugate,
+        (Q, LINEAR),
+        subgradient=lambda u, s: np.abs(s - Q @ u - LINEAR).max(),
+    ),
+}
+
+every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+with_kinks = pytest.mark.parametrize("name", [k for k, case in CASES.items() if case.kinks(1.0)])
+with_parameters = pytest.mark.parametrize("name", [k for k, c in CASES.items() if c.parameters])
+projections = pytest.mark.parametrize("name", [k for k, c in CASES.items() if c.projection])
+
+# Round numbers often, so that coordinates meet kinks, bounds and each other.
+coordinates = st.one_of(
+    st.sampled_from([-2.0, -1.0, -0.7, -0.5, 0.0, 0.5, 0.7, 1.0, 2.0]),
+    st.floats(-10, 10, allow_subnormal=False),
+)
+points = hnp.arrays(np.float64, SIZE, elements=coordinates)
+steps = st.one_of(st.just(1.0), st.floats(0.05, 4))
+examples = settings(max_examples=40, deadline=None, derandomize=True)
+
+
+@jax.jit
+def prox(g, x, step):
+    return g.prox(x, step)
+
+
+@jax.jit
+def value(g, x):
+    return g(x)
+
+
+def test_every_prox_has_a_row():
+    with_prox = {name for name in functions.__all__ if hasattr(getattr(functions, name), "prox")}
+    assert with_prox == {type(case.g).__name__ for case in CASES.values()}
+
+
+@every_case
+@given(x=points, step=steps)
+@examples
+def test_agrees_with_its_slow_twin(case, x, step):
+    # Values locate a minimiser to the square root of rounding only.
+    np.testing.assert_allclose(prox(case.g, x, step), case.twin(x, step), atol=5e-6)
+
+
+@every_case
+@given(x=points, step=steps)
+@examples
+def test_satisfies_the_optimality_condition(case, x, step):
+    u = np.asarray(prox(case.g, x, step))
+    s = (x - u) / step
+    if case.slopes is None:
+        assert case.subgradient(u, s) <= 1e-10
+    else:
+        low, high = case.slopes(u)
+        slack = 1e-13 * (1 + np.abs(x)) / step
+        assert np.all((low - slack <= s) & (s <= high + slack))
+
+
+@every_case
+@given(x=points, y=points, step=steps)
+@examples
+def test_is_firmly_nonexpansive(case, x, y, step):
+    move = np.asarray(prox(case.g, x, step)) - np.asarray(prox(case.g, y, step))
+    assert move @ move <= move @ (x - y) + 1e-12 * (1 + (x - y) @ (x - y))
+
+
+@every_case
+@given(x=points, step=steps)
+@examples
+def test_moreau_identity_gives_the_prox_of_the_conjugate(case, x, step):
+    through_ours = x - step * np.asarray(prox(case.g, x / step, 1 / step))
+    np.testing.assert_allclose(case.conjugate(x, step), through_ours, atol=1e-11)
+
+
+@projections
+@given(x=points, step=steps)
+@examples
+def test_projection_is_idempotent_and_lands_in_the_set(name, x, step):
+    g = CASES[name].g
+    u = prox(g, x, step)
+    assert value(g, u) == 0
+    np.testing.assert_allclose(prox(g, np.asarray(u), step), u, atol=1e-15)
+    np.testing.assert_array_equal(prox(g, x, 1.0), u)  # whatever the step
+
+
+@projections
+def test_indicator_is_infinite_off_the_set(name):
+    assert value(CASES[name].g, np.full(SIZE, -7.0) + 20 * (np.arange(SIZE) == 4)) == INF
+
+
+# Derivatives ------------------------------------------------------------------------------------
+
+
+def smooth_points(case, step):
+    """Fixed points x where the prox is differentiable: no coordinate within 1e-3 of a kink."""
+    random = np.random.RandomState(1)
+    found = []
+    while len(found) < 3:
+        x = 2 * random.randn(SIZE)
+        u = case.twin(x, step)
+        if case.slopes is not None:
+            low, high = case.slopes(np.where(np.abs(u) < 1e-5, 0, u))
+            s = (x - u) / step
+            inside = (low + 1e-3 < s) & (s < high - 1e-3)
+            if not np.all(inside | (np.abs(u) > 1e-3)):
+                continue
+        elif case.projection and np.min(np.abs(x - (x - u)[u.argmax()])) < 1e-3:
+            continue
+        found.append(x)
+    return found
+
+
+def inner(case):
+    """Where each parameter can be moved both ways without leaving its domain or meeting a kink."""
+    parameters = [np.asarray(p) for p in case.parameters]
+    if case.make is Box:
+        lower, upper = parameters
+        return [np.isfinite(p) & (lower < upper) for p in parameters]
+    return [np.ones(p.shape, bool) if case.make is Quadratic else p > 0 for p in parameters]
+
+
+@jax.jit
+def derivative(g, x, step):
+    return jax.jacobian(lambda x: g.prox(x, step))(x)
+
+
+@jax.jit
+def directional(g, x, step, tangents):
+    return jax.jvp(lambda g, x, step: g.prox(x, step), (g, x, step), tangents)[1]
+
+
+@jax.jit
+def pulled_back(g, x, step, cotangent):
+    return jax.vjp(lambda g, x, step: g.prox(x, step), g, x, step)[1](cotangent)
+
+
+def vdot(a, b):
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return sum(np.vdot(x, y) for x, y in pairs)
+
+
+@every_case
+def test_derivative_agrees_with_central_differences(case):
+    """In x, in the step and in every parameter, forward and reverse."""
+    random, step, h = np.random.RandomState(2), 0.8, 1e-6
+    parameters = tuple(np.asarray(p, float) for p in case.parameters)
+    for x in smooth_points(case, step):
+        dx, dstep, w = random.randn(SIZE), random.randn(), random.randn(SIZE)
+        ds = [
+            np.where(free, random.randn(*p.shape), 0)
+            for p, free in zip(parameters, inner(case), strict=True)
+        ]
+        g, dg = (jax.tree.unflatten(jax.tree.structure(case.g), p) for p in (parameters, ds))
+
+        def moved(t, x=x, dx=dx, dstep=dstep, ds=ds):
+            g = jax.tree.unflatten(
+                jax.tree.structure(case.g), [p + t * d for p, d in zip(parameters, ds, strict=True)]
+            )
+            return np.asarray(prox(g, x + t * dx, step + t * dstep))
+
+        expected = (moved(h) - moved(-h)) / (2 * h)
+        found = directional(g, x, step, (dg, dx, dstep))
+        np.testing.assert_allclose(found, expected, atol=1e-8)
+        adjoint = pulled_back(g, x, step, w)
+        np.testing.assert_allclose(vdot(adjoint, (dg, dx, dstep)), w @ found, atol=1e-12)
+
+
+@with_kinks
+def test_derivative_at_a_kink_is_the_documented_one(name):
+    case, step = CASES[name], 0.5  # a power of two: step·penalty is exact, x is on the kink
+    for x, expected in case.kinks(step):
+        jacobian = derivative(case.g, x, step)
+        np.testing.assert_array_equal(jacobian, np.diag(expected))
+
+
+@with_kinks
+def test_derivative_in_the_penalty_at_a_kink(name):
+    """Zero is kept zero; a bound that is met moves the projection with it."""
+    case, step = CASES[name], 0.5
+    leaves, structure = jax.tree.flatten(case.g)
+    for x, _ in case.kinks(step):
+        for i, p in enumerate(leaves):
+            tangent = [np.full(np.shape(q), float(i == j)) for j, q in enumerate(leaves)]
+            dg = jax.tree.unflatten(structure, tangent)
+            found = directional(case.g, x, step, (dg, np.zeros(SIZE), 0.0))
+            if case.make is Box:  # where both bounds are met, the lower one counts
+                expected = 1.0 * (x == p) * ((i == 0) | (x != leaves[0]))
+            else:
+                expected = np.zeros(SIZE)
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_simplex_at_a_tie_keeps_the_zero():
+    """τ = 0: the second coordinate sits exactly on the boundary of its face."""
+    x = jnp.array([1.0, 0.0, -1.0, -1.0, -1.0])
+    np.testing.assert_array_equal(prox(Simplex(), x, 1.0), [1, 0, 0, 0, 0])
+    np.testing.assert_array_equal(derivative(Simplex(), x, 1.0), np.zeros((SIZE, SIZE)))
+    in_radius = directional(Simplex(), x, 1.0, (Simplex(1.0), np.zeros(SIZE), 0.0))
+    np.testing.assert_array_equal(in_radius, [1, 0, 0, 0, 0])
+
+
+@given(x=points, step=steps)
+@settings(examples, max_examples=10)
+@pytest.mark.parametrize("name", CASES)
+def test_derivative_is_never_nan(name, x, step):
+    """At round points too, where many kinks meet."""
+    g = CASES[name].g
+    x = np.round(2 * x) / 2
+    assert np.isfinite(directional(g, x, step, (g_like(g, 1.0), np.ones(SIZE), 1.0))).all()
+    leaves = jax.tree.leaves(pulled_back(g, x, step, np.ones(SIZE)))
+    assert all(np.isfinite(leaf).all() for leaf in leaves)
+
+
+def g_like(g, fill):
+    return jax.tree.map(lambda p: np.full(np.shape(p), fill), g)
+
+
+# Types, batches, pytrees ------------------------------------------------------------------------
+
+
+@every_case
+def test_nan_stays_nan(case):
+    x = np.array([1.0, np.nan, -2.0, np.nan, 0.0])
+    assert np.isnan(prox(case.g, x, 1.0)[np.isnan(x)]).all()
+    # value: no set contains NaN, no penalty of it is a number
+    assert case.make is Zero or not np.isfinite(value(case.g, x))
+
+
+@with_parameters
+def test_nan_in_a_parameter_stays_nan(name):
+    """Inside a transformation, where validation cannot see it."""
+    case = CASES[name]
+    x = np.array([1.0, 3.0, -2.0, 3.5, 4.0])
+    leaves, structure = jax.tree.flatten(case.g)
+    for i, leaf in enumerate(leaves):
+        broken = [np.full(np.shape(p), np.nan) if j == i else p for j, p in enumerate(leaves)]
+        u = prox(jax.tree.unflatten(structure, broken), x, 1.0)
+        if case.make is Box:  # the other bound may be the one that counts
+            beyond = x < leaves[1] if i == 0 else x > leaves[0]
+            assert np.isnan(u[beyond]).all(), leaf
+        else:
+            assert np.isnan(u).all(), leaf
+
+
+@every_case
+def test_float32_in_float32_out(case):
+    """With parameters in double precision too; 1e-5 is 100 times float32's spacing."""
+    x = np.array([1.3, -0.2, 0.9, -2.7, 0.4])
+    x32, step32 = x.astype(np.float32), jnp.asarray(0.8, jnp.float32)
+    g32 = jax.tree.map(lambda p: jnp.asarray(p, jnp.float32), case.g)
+    for g in (g32,) if case.make is Quadratic else (g32, case.g):
+        for step in (step32, 0.8):
+            u = prox(g, x32, step)
+            assert u.dtype == jnp.float32
+            np.testing.assert_allclose(u, prox(case.g, x, 0.8), atol=1e-5)
+        assert value(g, u).dtype == jnp.float32
+
+
+@every_case
+def test_batches_under_vmap(case):
+    xs = np.random.RandomState(3).randn(4, SIZE)
+    batched = jax.vmap(prox, (None, 0, None))(case.g, xs, 0.8)
+    np.testing.assert_allclose(batched, [prox(case.g, x, 0.8) for x in xs], atol=1e-14)
+
+
+@with_parameters
+def test_batches_over_its_parameters(name):
+    case = CASES[name]
+    x = np.array([1.3, -0.2, 0.9, -2.7, 0.4])
+    factors = np.array([1.0, 2.0, 3.0])
+    stacked = jax.tree.map(lambda p: np.multiply.outer(factors, p), case.g)
+    batched = jax.vmap(prox, (0, None, None))(stacked, x, 0.8)
+    for k, u in zip(factors, batched, strict=True):
+        expected = prox(jax.tree.map(lambda p: k * np.asarray(p), case.g), x, 0.8)  # noqa: B023
+        np.testing.assert_allclose(u, expected, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", sorted(set(CASES) - {"Quadratic"}))
+def test_pytree_unknown_is_the_same_leaf_by_leaf(name):
+    case = CASES[name]
+    x = {"a": np.array([1.3, -0.2, 0.9, -2.7, 0.4]), "b": (np.linspace(-2, 2, SIZE),)}
+    whole = prox(case.g, x, 0.8)
+    leafwise = jax.tree.map(lambda leaf: prox(case.g, leaf, 0.8), x)
+    jax.tree.map(np.testing.assert_array_equal, whole, leafwise)
+    total = sum(value(case.g, leaf) for leaf in jax.tree.leaves(whole))
+    np.testing.assert_allclose(value(case.g, whole), total, rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("make", "parameters"),
+    [
+        (L1, ({"a": 0.5, "b": PER_COORDINATE},)),
+        (SquaredL2, ({"a": 0.5, "b": PER_COORDINATE},)),
+        (ElasticNet, ({"a": 0.5, "b": PER_COORDINATE}, 0.3)),
+        (ElasticNet, (0.3, {"a": 0.5, "b": PER_COORDINATE})),
+        (Box, ({"a": np.array(-0.5), "b": LOWER}, 0.75)),
+        (Box, (-1.0, {"a": np.array(0.5), "b": UPPER})),
+    ],
+)
+def test_pytree_parameter_gives_each_leaf_its_own(make, parameters):
+    x = {"a": np.array([1.3, -0.2]), "b": np.linspace(-2, 2, SIZE)}
+    whole = prox(make(*parameters), x, 0.8)
+    for key in x:
+        own = [p[key] if isinstance(p, dict) else p for p in parameters]
+        structure = jax.tree.structure(make(*(1.0,) * len(own)))
+        alone = prox(jax.tree.unflatten(structure, own), x[key], 0.8)
+        np.testing.assert_array_equal(whole[key], alone)
+
+
+def test_simplex_projects_along_the_last_axis():
+    x = np.random.RandomState(4).randn(3, SIZE)
+    rows = [prox(Simplex(), row, 1.0) for row in x]
+    np.testing.assert_allclose(prox(Simplex(), x, 1.0), rows, atol=1e-15)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e8, -1e12])
+def test_simplex_does_not_lose_digits_to_an_offset(offset):
+    x = np.array([0.5, 0.25, 0.0, -1.0, -5.0])  # exact in binary, offset included
+    expected = prox(Simplex(), x, 1.0)
+    np.testing.assert_array_equal(prox(Simplex(), offset + x, 1.0), expected)
+
+
+def test_infinity_is_not_projected_in_silence():
+    assert np.isnan(prox(Simplex(), np.array([np.inf, 0.0, 0.0, 0.0, 0.0]), 1.0)[0])
+
+
+def test_long_vector_in_float32_lands_in_the_simplex():
+    x = jnp.asarray(np.random.RandomState(5).randn(100_000), jnp.float32)
+    for spread in (1e-6, 1.0):
+        assert value(Simplex(), prox(Simplex(), spread * x, 1.0)) == 0
