@@ -1,0 +1,8 @@
+"""`python -m jaxns`: the same as the command `jaxns`."""
+
+import sys
+
+from jaxns.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

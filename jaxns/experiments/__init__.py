@@ -1,0 +1,1 @@
+"""Experiments: a config in; a table, figures and a record out. Needs the `experiments` extra."""
