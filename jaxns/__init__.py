@@ -19,6 +19,7 @@ from jaxns.solvers import (
     Nesterov,
     Relaxed,
 )
+from jaxns.struct import static, struct
 
 _conflict.check()
 
@@ -50,4 +51,7 @@ __all__ = [
     "derivative_path",
     "fixed_point",
     "solve",
+    # what solvers, problems and functions of one's own are made with
+    "static",
+    "struct",
 ]

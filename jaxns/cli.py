@@ -13,7 +13,7 @@ EXTRA = ("pydantic", "rich", "matplotlib", "sklearn")
 EPILOG = """\
 examples:
   jaxns run configs/diabetes_lasso.toml
-  jaxns run configs/diabetes_lasso.toml --set outer.steps=10 --set data.degree=1 --out /tmp/try
+  jaxns run configs/diabetes_lasso.toml --set outer.steps=10 --set data.degree=1 --out try
   jaxns run configs/derivative_convergence_lasso.toml --set precision=float32
 
 A run leaves DIR/result.json (everything computed, with its provenance) and DIR/figure.png.

@@ -187,7 +187,7 @@ def is_running(run: Run) -> Array:
 @partial(jax.jit, static_argnums=0)
 def iterate(iteration: Iteration, theta: Any, z0: Tree, stop: Stop) -> Run:
     """Run z ← F(θ, z) from z0 until `stop` says so."""
-    return lax.while_loop(
+    return tree.while_loop(
         is_running, partial(proceed, iteration, theta, stop), begin(iteration, theta, z0, stop)
     )
 
@@ -241,7 +241,8 @@ def conform(iteration: Iteration, theta: Any, z0: Tree, name: str = "z0") -> Tre
             raise ValueError(
                 f"one step must keep the shape of {name}, {before.shape}, got {after.shape}"
             )
-    return jax.tree.map(lambda a, b: jnp.asarray(a, jnp.result_type(a, b)), z0, image)
+    z0 = jax.tree.map(lambda a, b: jnp.asarray(a, jnp.result_type(a, b)), z0, image)
+    return tree.settle_axes(partial(iteration.step, theta), z0)
 
 
 @struct

@@ -82,7 +82,7 @@ def neumann(matvec: Matvec, b: Array, tol: Array, max_steps: Array) -> tuple[Arr
         return best.hopeful(k, tol, max_steps) & jnp.all(jnp.isfinite(r))
 
     start = (jnp.zeros_like(b), b, _start(b), jnp.zeros((), jnp.int32))
-    _, _, best, steps = lax.while_loop(going, body, start)
+    _, _, best, steps = tree.while_loop(going, body, start)
     return best.x, steps
 
 
@@ -103,7 +103,7 @@ def cg(matvec: Matvec, b: Array, tol: Array, max_steps: Array) -> tuple[Array, A
         return best.hopeful(k, tol, max_steps) & jnp.isfinite(rr) & (rr > 0)
 
     start = (jnp.zeros_like(b), b, b, b @ b, _start(b), jnp.zeros((), jnp.int32))
-    *_, best, steps = lax.while_loop(going, body, start)
+    *_, best, steps = tree.while_loop(going, body, start)
     return best.x, steps
 
 
@@ -128,7 +128,7 @@ def bicgstab(matvec: Matvec, b: Array, tol: Array, max_steps: Array) -> tuple[Ar
         return best.hopeful(k, tol, max_steps) & jnp.all(jnp.isfinite(r)) & (rho != 0)
 
     start = (jnp.zeros_like(b), b, b, b @ b, _start(b), jnp.zeros((), jnp.int32))
-    *_, best, steps = lax.while_loop(going, body, start)
+    *_, best, steps = tree.while_loop(going, body, start)
     return best.x, steps
 
 
@@ -142,7 +142,8 @@ def gmres(
         x, best, k = carry
         r = b - matvec(x)
         beta = jnp.linalg.norm(r)
-        basis = jnp.zeros((m + 1, b.size), b.dtype).at[0].set(r / _nonzero(beta))
+        basis = tree.vary_like(jnp.zeros((m + 1, b.size), b.dtype), b)
+        basis = basis.at[0].set(r / _nonzero(beta))
 
         def arnoldi(j, carry):
             basis, hessenberg = carry
@@ -157,7 +158,7 @@ def gmres(
             column = (h + again).at[j + 1].set(jnp.where(keep, size, 0))
             return basis, hessenberg.at[:, j].set(column)
 
-        hessenberg = jnp.zeros((m + 1, m), b.dtype)
+        hessenberg = tree.vary_like(jnp.zeros((m + 1, m), b.dtype), b)
         basis, hessenberg = lax.fori_loop(0, m, arnoldi, (basis, hessenberg))
         rhs = jnp.zeros(m + 1, b.dtype).at[0].set(beta)
         y = jnp.linalg.lstsq(hessenberg, rhs)[0]
@@ -169,14 +170,14 @@ def gmres(
         return best.hopeful(k, tol, max_steps) & jnp.all(jnp.isfinite(x))
 
     start = (jnp.zeros_like(b), _start(b), jnp.zeros((), jnp.int32))
-    _, best, steps = lax.while_loop(going, cycle, start)
+    _, best, steps = tree.while_loop(going, cycle, start)
     return best.x, steps
 
 
 def dense(matvec: Matvec, b: Array, tol: Array, max_steps: Array) -> tuple[Array, Array]:
     """LU of the assembled matrix; where it is singular, the least-squares answer of least norm."""
     del max_steps
-    matrix = jax.vmap(matvec, out_axes=1)(jnp.eye(b.size, dtype=b.dtype))
+    matrix = jax.vmap(matvec, out_axes=1)(tree.vary_like(jnp.eye(b.size, dtype=b.dtype), b))
     factors = jax.scipy.linalg.lu_factor(matrix)
     x = jax.scipy.linalg.lu_solve(factors, b)
     x = x + jax.scipy.linalg.lu_solve(factors, b - matrix @ x)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from jaxns import validate
 from jaxns.closure import hoist
 from jaxns.fixed_point import Iteration, Solution, Status, Stop, begin, conform, move, trust
 from jaxns.modes import Implicit, Mode
-from jaxns.struct import struct
+from jaxns.struct import seal
 from jaxns.tree import Tree
 
 
@@ -75,7 +75,7 @@ def solve(
     _check_stop(stop)
     x0 = _start(problem, x0)
     problem = problem.hoist(x0) if hasattr(problem, "hoist") else problem
-    theta, z0 = _prepare(solver, problem, x0)
+    theta, z0 = _prepare(*seal((solver, problem)), x0)
     iteration = _ADVANCING if hasattr(solver, "advance") else _STEPPING
     z, info = _run(iteration, theta, z0, mode, stop, type(solver).__name__)
     return Solution(_solution(theta, z), z, *info)
@@ -111,9 +111,8 @@ def fixed_point(
     return Solution(z, z, *info)
 
 
-@struct
-class Path:
-    """The iterates of a solve and their derivatives.
+class Path(NamedTuple):
+    """The iterates of a solve and their derivatives: `x, jacobian = derivative_path(…)`.
 
     x: x_k for k = 0 … steps, along a new first axis.
     jacobian: ∂x_k/∂θ in the same way (the structure of x, and inside each leaf that of θ), or the
@@ -153,7 +152,7 @@ def derivative_path(
     def iterates(theta):
         problem = build(theta)
         how = problem.default_solver() if solver is None else solver
-        full, z0 = _prepare(how, problem, _start(problem, x0))
+        full, z0 = _prepare(*seal((how, problem)), _start(problem, x0))
         iteration = _ADVANCING if hasattr(how, "advance") else _STEPPING
         run = begin(iteration, full, z0, Stop(tol=None, max_steps=steps))
 
@@ -240,6 +239,12 @@ def _run(iteration, theta, z0, mode, stop, name):
         if "forward-mode" in str(error) and "custom_vjp" in str(error):
             message = f"for forward-mode derivatives pass {type(mode).__name__}(direction='both')"
             raise TypeError(message) from error
+        raise
+    except NotImplementedError as error:
+        if "shard_map" in str(error):
+            name = type(mode).__name__
+            message = f"wrap the shard_map in jax.jit, or pass {name}(direction='both')"
+            raise NotImplementedError(message) from error
         raise
     steps, residual, *_, code = lax.stop_gradient(run.progress)
     status = Status(code)

@@ -90,3 +90,39 @@ def _equal(self: Any, other: Any) -> bool:
         a is b or np.array_equal(np.asarray(a), np.asarray(b))
         for a, b in zip(mine, theirs, strict=True)
     )
+
+
+@struct
+class Stateless:
+    """A Python object without state, carried as part of the structure; used like the object."""
+
+    wrapped: Any = static()
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "wrapped":  # asked for before it is set, as when copying
+            raise AttributeError(name)
+        return getattr(self.wrapped, name)
+
+    def __call__(self, *args: Any) -> Any:
+        return self.wrapped(*args)
+
+
+def seal(tree: Any) -> Any:
+    """`tree` with numbers only for leaves.
+
+    Objects that are no pytrees become structure if they hold nothing; if they do hold something it
+    could neither be differentiated nor seen to change, so they are refused.
+    """
+
+    def seal_leaf(leaf: Any) -> Any:
+        if isinstance(leaf, (jax.Array, np.ndarray, np.generic, bool, int, float, complex)):
+            return leaf
+        name = type(leaf).__name__
+        if getattr(leaf, "__dict__", None) == {} and not hasattr(leaf, "__slots__"):
+            return Stateless(leaf)
+        raise TypeError(
+            f"{name} must be a pytree, so that what it holds can be traced and differentiated: "
+            f"decorate the class with jaxns.struct (got {leaf!r})"
+        )
+
+    return jax.tree.map(seal_leaf, tree)

@@ -1,10 +1,11 @@
 """Points as vectors: the arithmetic of pytrees of arrays."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.custom_batching import custom_vmap
 
 Tree = Any  # a pytree of arrays: what an unknown, a cotangent or a state is made of
@@ -90,3 +91,36 @@ def any_lane(flag: Array) -> Array:
 @any_lane.def_vmap
 def _(axis_size, in_batched, flag):
     return any_lane(jnp.any(flag, axis=0) if in_batched[0] else flag), False
+
+
+def while_loop(going: Callable, body: Callable, start: Tree) -> Tree:
+    """`lax.while_loop`, also inside `shard_map`."""
+    return lax.while_loop(going, body, settle_axes(body, start))
+
+
+def settle_axes(body: Callable, start: Tree) -> Tree:
+    """`start`, made to vary over the mesh axes over which `body(start)` varies.
+
+    Inside `shard_map` what a loop carries must vary over the same axes before and after a step;
+    anywhere else this is the identity.
+    """
+    if not jax.sharding.get_abstract_mesh().manual_axes:
+        return start
+    after = jax.make_jaxpr(body)(start).out_avals
+    before = [jax.typeof(leaf) for leaf in jax.tree.leaves(start)]
+    axes = frozenset().union(*map(_varying_axes, [*after, *before]))
+    return jax.tree.map(lambda leaf: _vary(leaf, axes), start)
+
+
+def vary_like(x: Array, like: Array) -> Array:
+    """x, made to vary over the mesh axes over which `like` varies."""
+    return _vary(x, _varying_axes(jax.typeof(like)))
+
+
+def _vary(x: Array, axes: frozenset) -> Array:
+    missing = tuple(axes - _varying_axes(jax.typeof(x)))
+    return lax.pcast(x, missing, to="varying") if missing else x
+
+
+def _varying_axes(aval: Any) -> frozenset:
+    return frozenset(getattr(getattr(aval, "mat", None), "varying", ()))

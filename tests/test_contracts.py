@@ -156,3 +156,96 @@ def test_relaxed_by_one_and_heavy_ball_without_inertia_are_forward_backward():
     moreau = jaxns.Composite(Smooth(lambda x: f(x) + g(x)))
     forward = jaxns.solve(moreau, plain, jnp.zeros(P), stop=stop).x
     np.testing.assert_allclose(gradient, forward, atol=1e-14)
+
+
+class Halving:
+    """A solver in six lines, not even a pytree: it holds nothing."""
+
+    def init(self, problem, x0):
+        return x0
+
+    def step(self, problem, x):
+        return 0.5 * (x + problem.g.prox(x - 0.3 * problem.f.gradient(x), 0.3))
+
+    def solution(self, problem, x):
+        return x
+
+
+class Cube:
+    """A function without state."""
+
+    def __call__(self, x):
+        return 0.0 * jnp.sum(x)
+
+    def prox(self, x, step):
+        return jnp.clip(x, -1, 1)
+
+
+class Level:
+    """A function that holds a number which nobody else can see."""
+
+    def __init__(self, level):
+        self.level = level
+
+    def __call__(self, x):
+        return 0.0 * jnp.sum(x)
+
+    def prox(self, x, step):
+        return jnp.clip(x, -self.level, self.level)
+
+
+def test_plain_classes():
+    """Without state they serve as they are; with state they must be pytrees, and are told so."""
+    f = jaxns.functions.LeastSquares(X, y, scale="mean")
+
+    def solution(scale, g):
+        f = jaxns.functions.LeastSquares(X, scale * y, scale="mean")
+        return jaxns.solve(jaxns.Composite(f, g), Halving(), stop=STRICT).x
+
+    expected = jax.value_and_grad(lambda s: solution(s, jaxns.functions.Box(-1, 1)).sum())(1.2)
+    found = jax.value_and_grad(lambda s: solution(s, Cube()).sum())(1.2)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    with pytest.raises(TypeError, match=r"Level must be a pytree.*jaxns\.struct"):
+        jaxns.solve(jaxns.Composite(f, Level(1.0)))
+
+
+@jaxns.struct
+class SoftBox:
+    """A function of one's own: the box [−level, level], with a level that can be differentiated."""
+
+    level: float
+
+    def __call__(self, x):
+        return jnp.where(jnp.all(jnp.abs(x) <= self.level), 0.0, jnp.inf)
+
+    def prox(self, x, step):
+        return jnp.clip(x, -self.level, self.level)
+
+
+@jaxns.struct
+class Projected:
+    """A solver of one's own, with a stepsize."""
+
+    stepsize: float = 0.3
+
+    def init(self, problem, x0):
+        return x0
+
+    def step(self, problem, x):
+        return problem.g.prox(x - self.stepsize * problem.f.gradient(x), self.stepsize)
+
+    def solution(self, problem, x):
+        return x
+
+
+def test_a_solver_and_a_function_of_ones_own_have_every_mode():
+    f = jaxns.functions.LeastSquares(X, y, scale="mean")
+
+    def solution(level, mode=jaxns.Implicit()):
+        problem = jaxns.Composite(f, SoftBox(level))
+        return jaxns.solve(problem, Projected(), mode=mode, stop=STRICT).x
+
+    expected = central_difference(solution, 0.7)
+    for mode in MODES.values():
+        found = jax.jacrev(lambda v, m=mode: solution(v, m))(0.7)
+        np.testing.assert_allclose(found, expected, atol=1e-9)

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxns import linear, validate
+from jaxns import linear, tree, validate
 from jaxns.fixed_point import FAILURE_POLICIES, ConvergenceError, Iteration, Run, Stop, refuse
 from jaxns.modes import rule
 from jaxns.struct import settle, static, struct
@@ -47,9 +48,10 @@ class Implicit:
 
     def invert(self, matvec: linear.Matvec, b: Array) -> Array:
         policy = "ignore" if self.on_failure == "ignore" else "nan"
+        tol, max_steps = (tree.vary_like(jnp.asarray(a), b) for a in (self.tol, self.max_steps))
 
         def solve(matvec, b):
-            x, report = linear.solve(self.method, matvec, b, self.tol, self.max_steps)
+            x, report = linear.solve(self.method, matvec, b, tol, max_steps)
             return refuse(report.converged, x, policy, str)
 
         return lax.custom_linear_solve(matvec, b, solve, transpose_solve=solve)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.custom_derivatives import SymbolicZero
+from jax.custom_derivatives import SymbolicZero, zero_from_primal
 from jax.flatten_util import ravel_pytree
 
 from jaxns import tree, validate
@@ -16,7 +16,6 @@ from jaxns.modes.rule import (
     at_image,
     instantiate,
     is_symbolic_zero,
-    zero_tangent,
 )
 from jaxns.struct import static, struct
 from jaxns.tree import Tree
@@ -118,7 +117,7 @@ def _record(task: _Task, leaves: list, z0: Tree, stop: Stop) -> tuple[Run, Tape]
         return tree.any_lane(is_running(run)) & (tape.steps < c * tape.spacing)
 
     def fill(carry):
-        run, tape = lax.while_loop(room, step, carry)
+        run, tape = tree.while_loop(room, step, carry)
         full = tape.steps >= c * tape.spacing
         states = lax.fori_loop(  # in place
             1,
@@ -134,7 +133,7 @@ def _record(task: _Task, leaves: list, z0: Tree, stop: Stop) -> tuple[Run, Tape]
     )
     one = jnp.ones((), jnp.int32)
     tape = Tape(blank, one, 0 * one)
-    return lax.while_loop(lambda carry: tree.any_lane(is_running(carry[0])), fill, (start, tape))
+    return tree.while_loop(lambda carry: tree.any_lane(is_running(carry[0])), fill, (start, tape))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -161,7 +160,7 @@ def _replay_back(task, selection, leaves, z0, run, tape, z_bar):
                 _write(stack, top + 1, point),
             )
 
-        return lax.while_loop(lambda c: c[1][c[0]] < goal, body, (top, index, stack))
+        return tree.while_loop(lambda c: c[1][c[0]] < goal, body, (top, index, stack))
 
     def back(carry):
         """Reverse the step from state k − 1 to state k."""
@@ -182,17 +181,20 @@ def _replay_back(task, selection, leaves, z0, run, tape, z_bar):
         last = jnp.minimum(first + tape.spacing, tape.steps)
         stack = _write(stack, 0, _floating(_read(tape.states, j)))
         carry = (last, 0 * j, index.at[0].set(first), stack, w, grads)
-        _, _, index, stack, w, grads = lax.while_loop(lambda c: c[0] > first, back, carry)
+        _, _, index, stack, w, grads = tree.while_loop(lambda c: c[0] > first, back, carry)
         return j - 1, index, stack, w, grads
 
     stack = _floating(jax.tree.map(lambda s: jnp.zeros_like(s[: task.slots]), tape.states))
     index = jnp.zeros(task.slots, jnp.int32)
     blocks = (tape.steps + tape.spacing - 1) // tape.spacing
     carry = (blocks - 1, index, stack, w, tree.zeros_like(active))
-    *_, w, grads = lax.while_loop(lambda c: c[0] >= 0, stretch, carry)
-    _, pull, _ = jax.vjp(
-        lambda a, z: task.begin(selection.merge(a, passive), z), active, z0, has_aux=True
-    )
+    *_, w, grads = tree.while_loop(lambda c: c[0] >= 0, stretch, carry)
+
+    def start(active, z0):
+        floating, other = task.begin(selection.merge(active, passive), z0)
+        return jax.tree.map(tree.vary_like, floating, w), other
+
+    _, pull, _ = jax.vjp(start, active, z0, has_aux=True)
     grads_0, z0_bar = pull(w)
     return tree.add(grads, grads_0), z0_bar
 
@@ -240,7 +242,7 @@ def _replay_forward(task, selection, leaves, z0, run, tape, tangents, z0_dot):
 
     floating, dots, other = jax.jvp(start, (active, z0), (tangents, z0_dot), has_aux=True)
     carry = (jnp.zeros((), jnp.int32), floating, dots, other)
-    _, _, dots, other = lax.while_loop(lambda c: c[0] < tape.steps, body, carry)
+    _, _, dots, other = tree.while_loop(lambda c: c[0] < tape.steps, body, carry)
     structure, selection = state
     z, control = jax.tree.unflatten(structure, selection.merge(dots, other))
     return run._replace(z=z, control=control).image
@@ -296,7 +298,7 @@ def _jvp(task: _Task, primals: tuple, tangents: tuple) -> tuple[Run, Run]:
         )[0]
 
     dz = _linear(forward, transpose, dots, ravel_pytree(run.image)[0], (leaves, z0))
-    return run, at_image(jax.tree.map(zero_tangent, run), unravel_z(dz))
+    return run, at_image(jax.tree.map(zero_from_primal, run), unravel_z(dz))
 
 
 def _linear(forward, transpose, x: Array, like: Array, constants: Any) -> Array:

@@ -17,8 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.custom_derivatives import SymbolicZero
+from jax.custom_derivatives import SymbolicZero, zero_from_primal
 from jax.flatten_util import ravel_pytree
 
 from jaxns.fixed_point import Iteration, Run, Stop, iterate
@@ -89,7 +88,7 @@ def _jvp(flat: _Flat, primals: tuple, tangents: tuple) -> tuple[Run, Run]:
     selection = Selection(tuple(not isinstance(t, SymbolicZero) for t in tangents[0]))
     wanted, _ = selection.split(tangents[0])
     dz = _pushforward(flat, selection, leaves, run.image, run.control, mode, wanted)
-    return run, at_image(jax.tree.map(zero_tangent, run), dz)
+    return run, at_image(jax.tree.map(zero_from_primal, run), dz)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -154,13 +153,6 @@ def at_image(run: Run, dz: Tree) -> Run:
     if run.control is None:
         return run._replace(z=dz)
     return run._replace(control=replace(run.control, image=dz))
-
-
-def zero_tangent(x: Any) -> Any:
-    x = jnp.asarray(x)
-    if jnp.issubdtype(x.dtype, jnp.inexact):
-        return jnp.zeros_like(x)
-    return np.zeros(x.shape, jax.dtypes.float0)
 
 
 def is_symbolic_zero(x: Any) -> bool:

@@ -59,4 +59,4 @@ def backtrack(
     last = lax.stop_gradient(last)
     travels = stride(last)[1] > TRAVELS * tree.norm(x)
     first = jnp.where(travels, GROW * last, last)
-    return lax.stop_gradient(lax.while_loop(too_long, lambda step: SHRINK * step, first))
+    return lax.stop_gradient(tree.while_loop(too_long, lambda step: SHRINK * step, first))
