@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from jaxns import tree, validate
@@ -85,13 +86,15 @@ class Status:
     @property
     def ok(self) -> Any:
         """Whether the result can be used: converged, stalled at rounding level, or completed."""
-        return jnp.asarray(self.code) <= Status.COMPLETED.code
+        return self.code <= Status.COMPLETED.code
 
     def __eq__(self, other: object) -> Any:
         if not isinstance(other, Status):
             return NotImplemented
-        same = jnp.asarray(self.code) == jnp.asarray(other.code)
-        return bool(same) if validate.is_known(same) and not same.ndim else same
+        if not (validate.is_known(self.code) and validate.is_known(other.code)):
+            return jnp.equal(self.code, other.code)
+        same = np.equal(self.code, other.code)
+        return same if np.ndim(same) else bool(same)
 
     def __hash__(self) -> int:
         return hash(int(self.code))
@@ -99,13 +102,13 @@ class Status:
     def __str__(self) -> str:
         if not validate.is_known(self.code):
             return "not known while tracing"
-        codes = jnp.asarray(self.code)
+        codes = np.asarray(self.code)
         if not codes.ndim:
             return _WORDS[int(codes)]
         return ", ".join(
-            f"{int(jnp.sum(codes == code))} {words}"
+            f"{np.sum(codes == code)} {words}"
             for code, words in _WORDS.items()
-            if bool(jnp.any(codes == code))
+            if np.any(codes == code)
         )
 
     def __repr__(self) -> str:
@@ -275,7 +278,7 @@ def refuse(ok: Array, z: Tree, on_failure: str, message: Callable[[], str]) -> T
     if on_failure == "ignore":
         return z
     if on_failure == "raise" and validate.is_known(ok):
-        if not bool(jnp.all(ok)):
+        if not np.all(np.asarray(ok)):
             raise ConvergenceError(message())
         return z
     return jax.tree.map(lambda zi: zi * jnp.where(ok, 1, jnp.nan).astype(zi.dtype), z)

@@ -33,7 +33,10 @@ def array(name: str, value: Any, ndim: int | tuple[int, ...] | None = None) -> A
     if allowed is not None and value.ndim not in allowed:
         wanted = " or ".join(map(str, allowed))
         raise ValueError(f"{name} must have {wanted} dimension(s), got shape {value.shape}")
-    return jnp.asarray(value) if isinstance(value, np.ndarray) else value
+    if isinstance(value, np.ndarray):
+        with jax.ensure_compile_time_eval():  # an array and not a tracer, inside jit too
+            return jnp.asarray(value)
+    return value
 
 
 def scalar(name: str, value: Any) -> Any:

@@ -164,3 +164,12 @@ def test_second_call_is_fast():
 
     call(0.1)
     assert min(call(0.1 + 0.01 * k) for k in range(20)) < 5e-3
+
+
+def test_piggyback_traces_a_smooth_function_once():
+    def run(scale):
+        problem = jaxns.Composite(Smooth(traced_square, X, scale * y), L1(0.3))
+        mode = jaxns.Piggyback()
+        return jaxns.solve(problem, jaxns.ForwardBackward(), jnp.zeros(4), mode=mode).x
+
+    assert count([lambda s=s: run(s) for s in (1.0, 1.1, 1.2)]) == 0

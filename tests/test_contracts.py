@@ -16,6 +16,10 @@ MODES = {
 }
 
 
+def slow(name):
+    return pytest.param(name, marks=pytest.mark.slow)
+
+
 def test_every_solver_has_a_case():
     names = {type(case.solver).__name__ for case in SOLVERS.values()}
     assert names == set(jaxns.solvers.__all__)
@@ -66,7 +70,11 @@ def test_step_keeps_its_shape_and_x0_is_untouched(solver, problem):
     assert sol.status == jaxns.Status.COMPLETED
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+QUICK = ("ForwardBackward", "ForwardBackward, backtracking", "HeavyBall", "Anderson")
+EVERY_SOLVER = [name if name in QUICK else slow(name) for name in SOLVERS]
+
+
+@pytest.mark.parametrize("solver", EVERY_SOLVER)
 def test_jit_and_vmap_agree_with_eager(solver):
     problem = SOLVERS[solver].problems[0]
     theta = PROBLEMS[problem][1]
@@ -79,7 +87,7 @@ def test_jit_and_vmap_agree_with_eager(solver):
     )
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", EVERY_SOLVER)
 def test_float32_stays_float32(solver):
     """Data in float32 give float32 answers, as accurate as that type allows, also under x64."""
     problem = SOLVERS[solver].problems[0]
@@ -116,7 +124,9 @@ PYTREE_SOLVERS = {
 }
 
 
-@pytest.mark.parametrize("solver", PYTREE_SOLVERS)
+@pytest.mark.parametrize(
+    "solver", ["Anderson", *(slow(name) for name in PYTREE_SOLVERS if name != "Anderson")]
+)
 def test_pytree_unknowns(solver):
     """A dictionary of unknowns, with a penalty for each leaf, equals the stacked problem."""
 

@@ -41,8 +41,17 @@ print("all close")
 """
 
 
-@pytest.mark.parametrize("mode", ["Implicit", "Piggyback", "OneStep"])
-@pytest.mark.parametrize("direction", ["reverse", "both"])
+@pytest.mark.parametrize(
+    ("mode", "direction"),
+    [
+        ("Implicit", "reverse"),
+        ("Piggyback", "both"),
+        pytest.param("Implicit", "both", marks=pytest.mark.slow),
+        pytest.param("Piggyback", "reverse", marks=pytest.mark.slow),
+        pytest.param("OneStep", "reverse", marks=pytest.mark.slow),
+        pytest.param("OneStep", "both", marks=pytest.mark.slow),
+    ],
+)
 def test_four_devices(mode, direction):
     program = PROGRAM.format(mode=f"jaxns.{mode}(direction={direction!r})")
     flags = "--xla_force_host_platform_device_count=4"

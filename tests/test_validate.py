@@ -366,3 +366,19 @@ def test_what_cannot_be_seen_is_not_checked():
     assert jax.vmap(lambda w: LeastSquares(X, Y, weights=w)(np.ones(P)))(
         -np.ones((2, N))
     ).shape == (2,)
+
+
+def test_concrete_data_inside_jit():
+    """Problems built while tracing, from arrays that are known: checked, and without a tracer."""
+    labels = jnp.asarray(np.sign(Y))
+
+    def every(penalty):
+        f = LeastSquares(X, Y, weights=jnp.ones(len(Y)))
+        sets = (Box(-jnp.ones(P), jnp.ones(P)), Simplex(jnp.asarray(1.0)))
+        problem = problems.logistic_regression(X, labels, penalty)
+        net = problems.elastic_net(X, Y, penalty, jnp.asarray(0.5))
+        return [jaxns.Composite(f, g)(jnp.zeros(P)) for g in sets], problem, net
+
+    jax.jit(every)(0.1)
+    with pytest.raises(ValueError, match="labels"):
+        jax.jit(lambda p: problems.logistic_regression(X, 2 * np.sign(Y), p))(0.1)

@@ -5,11 +5,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxns import tree, validate
 from jaxns.closure import hoist
-from jaxns.struct import settle, static, struct
+from jaxns.struct import replace, settle, static, struct
 from jaxns.tree import Tree
 
 EXACT_SIZE = 256  # up to here the largest eigenvalue is computed, beyond it is bounded
@@ -64,10 +65,10 @@ class Logistic:
     def __post_init__(self) -> None:
         settle(self, "A", validate.array("A", self.A, 2))
         settle(self, "y", validate.array("y", self.y, 1))
-        if validate.is_known(self.y) and not bool(
-            jnp.all(jnp.isnan(self.y) | (jnp.abs(self.y) == 1))
-        ):
-            raise ValueError("y must hold the labels -1 and 1 only")
+        if validate.is_known(self.y):
+            known = np.asarray(self.y)
+            if not np.all(np.isnan(known) | (np.abs(known) == 1)):
+                raise ValueError("y must hold the labels -1 and 1 only")
         _check_rows(self, self.A, "y", self.y)
 
     def __call__(self, x: Array) -> Array:
@@ -195,6 +196,9 @@ def _weighted(loss: LeastSquares | Logistic, r: Array) -> Array:
 def _largest_eigenvalue(loss: LeastSquares | Logistic) -> Array:
     """Of Aᵀ W A: exact when A has a short side, otherwise bounded from above."""
     n, p = loss.A.shape
+    # Data that a jitted function closes over are constants, which XLA would multiply (slowly)
+    # while it compiles.
+    loss = replace(loss, A=jax.lax.optimization_barrier(loss.A))
     if min(n, p) <= EXACT_SIZE:
         root = _weighted(loss, loss.A)
         gram = loss.A.T @ root if p <= n else _symmetric_rows(loss)

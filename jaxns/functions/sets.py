@@ -115,7 +115,8 @@ def _check_order(lower: Any, upper: Any) -> None:
                 "lower and upper must broadcast against each other, "
                 f"got shapes {np.shape(low)} and {np.shape(high)}"
             ) from None
-        if validate.is_known(low) and validate.is_known(high) and not bool(jnp.all(low <= high)):
+        known = validate.is_known(low) and validate.is_known(high)
+        if known and not np.all(np.asarray(low) <= np.asarray(high)):
             raise ValueError("lower must not exceed upper")
 
 

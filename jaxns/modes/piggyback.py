@@ -1,5 +1,6 @@
 """Piggyback differentiation: the derivative of the iteration that really ran."""
 
+import math
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from jaxns.struct import static, struct
 from jaxns.tree import Tree
 
 BUDGET = 128  # iterates stored by the reverse pass, unless told otherwise
+LEAST = 16  # states stored, however large
 
 
 @struct
@@ -36,12 +38,13 @@ class Piggyback:
     The reverse pass replays the run from checkpoints that are laid down while it happens, twice as
     far apart each time they fill their buffer. With 2c states stored it recomputes each step at
     most twice while K ≤ c², and at most three times while K ≤ c³/2; the number stored is fixed
-    before K is known and does not grow with `max_steps`.
+    before K is known and does not grow with `max_steps`. (c a power of two; about so otherwise.)
 
     direction: "reverse" (`grad`, `vjp`, `jacrev`; forward over reverse for `hessian`) or "both"
         (`jvp` and `jacfwd` too, first derivatives only).
-    checkpoints: states stored at most. By default as many as fill 128 iterates, or fewer when
-        `max_steps` is so small that 2 √max_steps are enough.
+    checkpoints: states stored at most. By default as many as fill 128 iterates (a state of an
+        accelerated iteration is two or more iterates) but 16 at least, or fewer when `max_steps` is
+        so small that 2 √max_steps are enough.
     """
 
     direction: str = static(default="reverse")
@@ -54,26 +57,28 @@ class Piggyback:
 
     def run(self, iteration: Iteration, theta: Any, z0: Tree, stop: Stop) -> Run:
         leaves, structure = jax.tree.flatten(theta)
-        task = _Task(iteration, structure, self._slots(iteration, theta, z0, stop))
+        known = isinstance(stop.max_steps, int)
+        enough = 2 * math.isqrt(stop.max_steps) + 4 if known else BUDGET
+        task = _Task(iteration, structure, self.checkpoints, min(enough, BUDGET))
         return (_both if self.direction == "both" else _reverse)(task, leaves, z0, stop)
-
-    def _slots(self, iteration: Iteration, theta: Any, z0: Tree, stop: Stop) -> int:
-        """Half of the states to store, even: for the run, and for the stretch being reversed."""
-        if self.checkpoints is not None:
-            return self.checkpoints // 4 * 2
-        control = jax.eval_shape(iteration.control, theta, z0)
-        states = BUDGET // max(1, round(tree.size((z0, control)) / max(1, tree.size(z0))))
-        if isinstance(stop.max_steps, int):
-            states = min(states, 2 * int(stop.max_steps**0.5) + 4)
-        return max(2, states // 4 * 2)
 
 
 class _Task(NamedTuple):
-    """What is static: the iteration, the structure of θ, and how many states to store."""
+    """What is static: the iteration, the structure of θ, and how much to store.
+
+    states: how many, if that was said.   enough: how many are never too few.
+    """
 
     iteration: Iteration
     structure: Any
-    slots: int
+    states: int | None
+    enough: int
+
+    def slots(self, z: Tree, control: Any) -> int:
+        """Half of the states to store, even: for the run, and for the stretch being reversed."""
+        iterates = max(1, round(tree.size((z, control)) / max(1, tree.size(z))))
+        states = self.states or min(max(BUDGET // iterates, LEAST), self.enough)
+        return max(2, states // 4 * 2)
 
     def theta(self, leaves: list) -> Any:
         return jax.tree.unflatten(self.structure, leaves)
@@ -100,8 +105,9 @@ class Tape(NamedTuple):
 @partial(jax.jit, static_argnums=0)
 def _record(task: _Task, leaves: list, z0: Tree, stop: Stop) -> tuple[Run, Tape]:
     """Iterate, laying down checkpoints: when the buffer is full, keep every other one."""
-    c, theta = task.slots, task.theta(leaves)
+    theta = task.theta(leaves)
     start = begin(task.iteration, theta, z0, stop)
+    c = task.slots(start.z, start.control)
 
     def step(carry):
         run, tape = carry
@@ -141,6 +147,7 @@ def _replay_back(task, selection, leaves, z0, run, tape, z_bar):
     """θ̄ of the selected leaves, and z̄_0, from z̄ at the end of the run."""
     active, passive = selection.split(leaves)
     state = _structure((run.z, run.control))
+    slots = task.slots(run.z, run.control)
     blank = at_image(jax.tree.map(jnp.zeros_like, run), z_bar)
     w, _ = _floating((blank.z, blank.control))
 
@@ -152,7 +159,7 @@ def _replay_back(task, selection, leaves, z0, run, tape, z_bar):
 
         def body(carry):
             top, index, stack = carry
-            stride = _stride(goal - index[top], task.slots - 1 - top)
+            stride = _stride(goal - index[top], slots - 1 - top)
             point = lax.fori_loop(0, stride, lambda _, s: step(active, *s), _read(stack, top))
             return (
                 top + 1,
@@ -184,8 +191,8 @@ def _replay_back(task, selection, leaves, z0, run, tape, z_bar):
         _, _, index, stack, w, grads = tree.while_loop(lambda c: c[0] > first, back, carry)
         return j - 1, index, stack, w, grads
 
-    stack = _floating(jax.tree.map(lambda s: jnp.zeros_like(s[: task.slots]), tape.states))
-    index = jnp.zeros(task.slots, jnp.int32)
+    stack = _floating(jax.tree.map(lambda s: jnp.zeros_like(s[:slots]), tape.states))
+    index = jnp.zeros(slots, jnp.int32)
     blocks = (tape.steps + tape.spacing - 1) // tape.spacing
     carry = (blocks - 1, index, stack, w, tree.zeros_like(active))
     *_, w, grads = tree.while_loop(lambda c: c[0] >= 0, stretch, carry)
