@@ -40,7 +40,7 @@ class LeastSquares:
         return 0.5 * jnp.vdot(r, _weighted(self, r))
 
     def gradient(self, x: Array) -> Array:
-        return self.A.T @ _weighted(self, self.A @ x - self.b)
+        return _adjoint(self.A, _weighted(self, self.A @ x - self.b))
 
     def lipschitz(self) -> Array:
         return _largest_eigenvalue(self)
@@ -76,7 +76,7 @@ class Logistic:
 
     def gradient(self, x: Array) -> Array:
         pull = -self.y * jax.nn.sigmoid(-self.y * (self.A @ x))
-        return self.A.T @ _weighted(self, pull)
+        return _adjoint(self.A, _weighted(self, pull))
 
     def lipschitz(self) -> Array:
         return _largest_eigenvalue(self) / 4
@@ -186,6 +186,11 @@ def _check_rows(loss: Any, A: Array, name: str, target: Array) -> None:
         settle(loss, "weights", weights)
 
 
+def _adjoint(A: Array, r: Array) -> Array:
+    """Aᵀ r, as rᵀ A: on a CPU more than twice as fast for a matrix stored by rows."""
+    return r @ A if r.ndim == 1 else (r.T @ A).T
+
+
 def _weighted(loss: LeastSquares | Logistic, r: Array) -> Array:
     """Rows times their weights, over n for a mean."""
     if loss.weights is not None:
@@ -204,7 +209,7 @@ def _largest_eigenvalue(loss: LeastSquares | Logistic) -> Array:
         gram = loss.A.T @ root if p <= n else _symmetric_rows(loss)
         return jnp.linalg.eigvalsh(gram)[-1]
     start = jnp.sin(1 + jnp.arange(p, dtype=loss.A.dtype))
-    return _krylov_bound(lambda v: loss.A.T @ _weighted(loss, loss.A @ v), start)
+    return _krylov_bound(lambda v: _adjoint(loss.A, _weighted(loss, loss.A @ v)), start)
 
 
 def _krylov_bound(M: Callable[[Array], Array], start: Array) -> Array:

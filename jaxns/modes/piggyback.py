@@ -21,7 +21,7 @@ from jaxns.modes.rule import (
 from jaxns.struct import static, struct
 from jaxns.tree import Tree
 
-BUDGET = 128  # iterates stored by the reverse pass, unless told otherwise
+BUDGET = 96  # iterates stored by the reverse pass, unless told otherwise
 LEAST = 16  # states stored, however large
 
 
@@ -42,7 +42,7 @@ class Piggyback:
 
     direction: "reverse" (`grad`, `vjp`, `jacrev`; forward over reverse for `hessian`) or "both"
         (`jvp` and `jacfwd` too, first derivatives only).
-    checkpoints: states stored at most. By default as many as fill 128 iterates (a state of an
+    checkpoints: states stored at most. By default as many as fill 96 iterates (a state of an
         accelerated iteration is two or more iterates) but 16 at least, or fewer when `max_steps` is
         so small that 2 √max_steps are enough.
     """
