@@ -21,8 +21,8 @@ from jaxns.modes.rule import (
 from jaxns.struct import static, struct
 from jaxns.tree import Tree
 
-BUDGET = 96  # iterates stored by the reverse pass, unless told otherwise
-LEAST = 16  # states stored, however large
+BUDGET = 128  # iterates that the stored states may fill, unless told otherwise
+LEAST, MOST = 16, 96  # states stored, however large or small they are
 
 
 @struct
@@ -42,9 +42,10 @@ class Piggyback:
 
     direction: "reverse" (`grad`, `vjp`, `jacrev`; forward over reverse for `hessian`) or "both"
         (`jvp` and `jacfwd` too, first derivatives only).
-    checkpoints: states stored at most. By default as many as fill 96 iterates (a state of an
-        accelerated iteration is two or more iterates) but 16 at least, or fewer when `max_steps` is
-        so small that 2 √max_steps are enough.
+    checkpoints: states stored at most. By default 96, or as many as fill 128 iterates (a state of
+        an accelerated iteration is two or more) but 16 at least, or fewer when `max_steps` is so
+        small that 2 √max_steps are enough: two recomputations suffice up to K = 1536 for a plain
+        map, and K = 1024 for an accelerated one.
     """
 
     direction: str = static(default="reverse")
@@ -77,7 +78,8 @@ class _Task(NamedTuple):
     def slots(self, z: Tree, control: Any) -> int:
         """Half of the states to store, even: for the run, and for the stretch being reversed."""
         iterates = max(1, round(tree.size((z, control)) / max(1, tree.size(z))))
-        states = self.states or min(max(BUDGET // iterates, LEAST), self.enough)
+        fitting = min(max(BUDGET // iterates, LEAST), MOST)
+        states = self.states or min(fitting, self.enough)
         return max(2, states // 4 * 2)
 
     def theta(self, leaves: list) -> Any:

@@ -91,8 +91,8 @@ def _jvp(flat: _Flat, primals: tuple, tangents: tuple) -> tuple[Run, Run]:
     return run, at_image(jax.tree.map(zero_from_primal, run), dz)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _pushforward(flat, selection, leaves, z, control, mode, tangents):
+def _equation(flat, selection, leaves, z, control):
+    """F(selected leaves of θ, z as a vector), and the point where it is linearised."""
     active, passive = selection.split(leaves)
     vector, unravel = ravel_pytree(z)
 
@@ -100,8 +100,14 @@ def _pushforward(flat, selection, leaves, z, control, mode, tangents):
         step = flat.settled(control, selection.merge(active, passive))
         return ravel_pytree(step(unravel(vector)))[0]
 
-    _, b = jax.jvp(lambda active: F(active, vector), (active,), (tangents,))
-    _, push = jax.linearize(partial(F, active), vector)
+    return F, active, vector, unravel
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _pushforward(flat, selection, leaves, z, control, mode, tangents):
+    F, active, vector, unravel = _equation(flat, selection, leaves, z, control)
+    _, b = jax.jvp(lambda active: F(active, vector), (active,), (tangents,))  # B dθ
+    _, push = jax.linearize(partial(F, active), vector)  # A
     return unravel(mode.invert(lambda u: u - push(u), b))
 
 
@@ -133,17 +139,11 @@ _reverse.defvjp(_forward_pass, _backward_pass, symbolic_zeros=True)
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _pullback(flat, selection, leaves, z, control, mode, z_bar):
-    active, passive = selection.split(leaves)
-    vector, unravel = ravel_pytree(z)
-
-    def F(active, vector):
-        step = flat.settled(control, selection.merge(active, passive))
-        return ravel_pytree(step(unravel(vector)))[0]
-
-    _, pull = jax.vjp(partial(F, active), vector)
+    F, active, vector, _ = _equation(flat, selection, leaves, z, control)
     v, _ = ravel_pytree(z_bar)
+    _, pull = jax.vjp(partial(F, active), vector)  # Aᵀ
     w = mode.invert(lambda w: w - pull(w)[0], v)
-    _, pull_theta = jax.vjp(lambda active: F(active, vector), active)
+    _, pull_theta = jax.vjp(lambda active: F(active, vector), active)  # Bᵀ
     solved = jnp.all(jnp.isfinite(w)) | ~jnp.all(jnp.isfinite(v))  # a NaN that came in may go out
     return pull_theta(w)[0], solved
 

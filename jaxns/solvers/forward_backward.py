@@ -4,10 +4,10 @@ from typing import Any
 
 from jax import Array
 
-from jaxns import tree, validate
+from jaxns import tree
 from jaxns.solvers import momentum, stepsize
 from jaxns.solvers.needs import need
-from jaxns.struct import replace, settle, static, struct
+from jaxns.struct import replace, static, struct
 from jaxns.tree import Tree
 
 
@@ -31,19 +31,17 @@ class ForwardBackward:
     acceleration: bool = static(default=True)
 
     def __post_init__(self) -> None:
-        if self.stepsize is not None:
-            alpha = validate.positive("stepsize", validate.scalar("stepsize", self.stepsize))
-            settle(self, "stepsize", alpha)
+        stepsize.check(self)
 
     def prepare(self, problem: Any, x0: Tree) -> "ForwardBackward":
         need(self, problem, "f", "gradient", "use a solver that takes the prox of f")
         need(self, problem, "g", "prox", "use GradientDescent if g is smooth")
         if self.stepsize is not None:
             return self
-        lipschitz = getattr(problem.f, "lipschitz", lambda: None)()
-        if lipschitz is None:
+        constant = stepsize.lipschitz(problem.f)
+        if constant is None:
             return self
-        return replace(self, stepsize=stepsize.from_lipschitz(lipschitz))
+        return replace(self, stepsize=stepsize.from_lipschitz(constant))
 
     def init(self, problem: Any, x0: Tree) -> Tree:
         return x0

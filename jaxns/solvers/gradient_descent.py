@@ -4,10 +4,10 @@ from typing import Any
 
 from jax import Array
 
-from jaxns import tree, validate
+from jaxns import tree
 from jaxns.solvers import momentum, stepsize
 from jaxns.solvers.needs import need_no_penalty
-from jaxns.struct import replace, settle, struct
+from jaxns.struct import replace, struct
 from jaxns.tree import Tree
 
 
@@ -27,15 +27,13 @@ class GradientDescent:
     stepsize: float | Array | None = None
 
     def __post_init__(self) -> None:
-        if self.stepsize is not None:
-            alpha = validate.positive("stepsize", validate.scalar("stepsize", self.stepsize))
-            settle(self, "stepsize", alpha)
+        stepsize.check(self)
 
     def prepare(self, problem: Any, x0: Tree) -> "GradientDescent":
         need_no_penalty(self, problem)
         if self.stepsize is not None:
             return self
-        of_f, of_g = (getattr(h, "lipschitz", lambda: None)() for h in (problem.f, problem.g))
+        of_f, of_g = stepsize.lipschitz(problem.f), stepsize.lipschitz(problem.g)
         if of_f is None or of_g is None:
             return self
         return replace(self, stepsize=stepsize.from_lipschitz(of_f + of_g))

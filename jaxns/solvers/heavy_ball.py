@@ -32,9 +32,7 @@ class HeavyBall:
     inertia: float | Array = 0.5
 
     def __post_init__(self) -> None:
-        if self.stepsize is not None:
-            alpha = validate.positive("stepsize", validate.scalar("stepsize", self.stepsize))
-            settle(self, "stepsize", alpha)
+        stepsize.check(self)
         beta = validate.between("inertia", validate.scalar("inertia", self.inertia), 0, 1)
         settle(self, "inertia", beta)
 
@@ -43,13 +41,13 @@ class HeavyBall:
         need(self, problem, "g", "prox", "use GradientDescent if g is smooth")
         if self.stepsize is not None:
             return self
-        lipschitz = getattr(problem.f, "lipschitz", lambda: None)()
-        if lipschitz is None:
+        constant = stepsize.lipschitz(problem.f)
+        if constant is None:
             raise ValueError(
                 f"HeavyBall needs a stepsize: {type(problem.f).__name__} knows no Lipschitz "
                 "constant; pass HeavyBall(stepsize=…), or use ForwardBackward, which backtracks"
             )
-        alpha = stepsize.from_lipschitz(lipschitz)
+        alpha = stepsize.from_lipschitz(constant)
         return replace(self, stepsize=1.5 * (1 - self.inertia) * alpha)
 
     def init(self, problem: Any, x0: Tree) -> tuple[Tree, Tree]:

@@ -6,12 +6,25 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxns import tree
+from jaxns import tree, validate
+from jaxns.struct import settle
 from jaxns.tree import Tree
 
 SHRINK = 0.5  # factor of a rejected stepsize
 GROW = 1.5  # factor tried while the iterate still travels
 TRAVELS = 1e-2  # … that is, moves by more than this fraction of its size
+
+
+def check(solver: Any) -> None:
+    """Refuse a stepsize that is not a positive number (for `__post_init__`)."""
+    if solver.stepsize is not None:
+        alpha = validate.positive("stepsize", validate.scalar("stepsize", solver.stepsize))
+        settle(solver, "stepsize", alpha)
+
+
+def lipschitz(function: Any) -> Any:
+    """A Lipschitz constant of the function's gradient; None where it knows none."""
+    return function.lipschitz() if hasattr(function, "lipschitz") else None
 
 
 def from_lipschitz(constant: Any) -> Array:
