@@ -30,12 +30,16 @@ class Iteration:
     advance:  (theta, z, control) -> (next z, control), with `control.image = F(z)`.
     settle:   (theta, control) -> theta with the adaptive parameters (stepsize, penalty) that the
               run ended with, so that the map differentiated is the map that was iterated.
+    scale:    (theta, z0) -> the size of the numbers that a step adds up, where that may be more
+        than ‖z‖ (the solution may be zero, and what cancels to give it is not): eps times this is
+        the rounding level of F.
     """
 
     step: Callable[[Any, Tree], Tree]
     control: Callable[[Any, Tree], Any] = lambda theta, z: None
     advance: Callable[[Any, Tree, Any], tuple[Tree, Any]] | None = None
     settle: Callable[[Any, Any], Any] = lambda theta, control: theta
+    scale: Callable[[Any, Tree], Any] = lambda theta, z: 0.0
 
 
 @struct
@@ -139,6 +143,7 @@ class Progress(NamedTuple):
     best: Array  # smallest residual so far, and the step that had it
     best_step: Array
     largest: Array  # largest ‖z‖ so far
+    scale: Array  # what `Iteration.scale` said at the start
     code: Array
 
 
@@ -161,9 +166,10 @@ def begin(iteration: Iteration, theta: Any, z0: Tree, stop: Stop) -> Run:
     infinity = jnp.asarray(jnp.inf, real)
     out_of_steps = _out_of_steps(stop)
     code = jnp.where(jnp.asarray(stop.max_steps) <= 0, out_of_steps.code, Status.RUNNING.code)
-    progress = Progress(
-        zero, infinity, infinity, zero, jnp.zeros((), real), jnp.asarray(code, jnp.int32)
-    )
+    scale = jnp.asarray(lax.stop_gradient(iteration.scale(theta, z0)), real)
+    nothing = jnp.zeros((), real)
+    code = jnp.asarray(code, jnp.int32)
+    progress = Progress(zero, infinity, infinity, zero, nothing, scale, code)
     return Run(z0, iteration.control(theta, z0), progress)
 
 
@@ -214,12 +220,14 @@ def _judge(stop: Stop, progress: Progress, z: Tree, image: Tree) -> Progress:
         converged = (residual <= jnp.maximum(stop.tol, 10 * eps)) | (gap <= eps**2 * largest)
         # No progress for as long as it took to get here, at a level where only rounding is left.
         stalled = (best <= eps**0.5) & (steps > 2 * best_step + PATIENCE)
+        stalled |= gap <= eps * progress.scale
     code = jnp.select(
         [~finite, converged, stalled, steps >= jnp.asarray(stop.max_steps)],
         [s.code for s in (Status.DIVERGED, Status.CONVERGED, Status.STALLED, _out_of_steps(stop))],
         Status.RUNNING.code,
     )
-    return Progress(steps, residual, best, best_step, largest, jnp.asarray(code, jnp.int32))
+    code = jnp.asarray(code, jnp.int32)
+    return Progress(steps, residual, best, best_step, largest, progress.scale, code)
 
 
 def _out_of_steps(stop: Stop) -> Status:

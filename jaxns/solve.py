@@ -29,6 +29,7 @@ class Solver(Protocol):
     prepare(problem, x0) -> solver: with what is computed once a solve (a stepsize) filled in.
     control(problem, z0), advance(problem, z, control), settle(control): a faster way to iterate
         the same map; see `jaxns.fixed_point.Iteration`.
+    scale(problem, z0): the size of the numbers that a step adds up, where it may exceed ‖z‖.
     """
 
     def init(self, problem: Any, x0: Tree) -> Tree: ...
@@ -209,8 +210,13 @@ def _settle(theta, control):
     return (solver.settle(control), problem) if hasattr(solver, "settle") else theta
 
 
-_STEPPING = Iteration(_step)
-_ADVANCING = Iteration(_step, _control, _advance, _settle)
+def _scale(theta, z):
+    solver, problem = theta
+    return solver.scale(problem, z) if hasattr(solver, "scale") else 0.0
+
+
+_STEPPING = Iteration(_step, scale=_scale)
+_ADVANCING = Iteration(_step, _control, _advance, _settle, _scale)
 
 
 @jax.jit

@@ -136,6 +136,34 @@ def test_a_zero_solution_converges():
     np.testing.assert_array_equal(solve(99.0).x, 0)
 
 
+@pytest.mark.parametrize(
+    "solver",
+    [
+        jaxns.ForwardBackward(),
+        jaxns.ForwardBackward(acceleration=False),
+        jaxns.HeavyBall(),
+        jaxns.Anderson(jaxns.ForwardBackward()),
+        jaxns.Relaxed(jaxns.ForwardBackward(), 0.8),
+    ],
+    ids=lambda s: type(s).__name__,
+)
+def test_the_penalty_at_its_maximum(solver):
+    """The solution is zero up to rounding of the gradient, which is not small relative to it."""
+    largest = jnp.max(jnp.abs(X.T @ y)) / len(y)
+
+    def solution(penalty, ridge):
+        net = jaxns.Composite(
+            jaxns.functions.LeastSquares(X, y, scale="mean"),
+            jaxns.functions.ElasticNet(penalty, ridge),
+        )
+        return jaxns.solve(net, solver, stop=Stop(max_steps=5000, on_failure="ignore"))
+
+    penalties = largest * (1 + jnp.array([-4, -2, -1, 0, 1, 2]) * jnp.finfo(float).eps)
+    found = jax.vmap(jax.vmap(solution, (None, 0)), (0, None))(penalties, jnp.array([0.0, 0.3]))
+    assert found.status.ok.all(), str(found.status)
+    np.testing.assert_allclose(found.x, 0, atol=1e-14)
+
+
 def test_zero_steps():
     sol = solve(stop=Stop(tol=None, max_steps=0))
     np.testing.assert_array_equal(sol.x, 0)

@@ -56,6 +56,9 @@ class ForwardBackward:
     def solution(self, problem: Any, x: Tree) -> Tree:
         return x
 
+    def scale(self, problem: Any, x: Tree) -> Any:
+        return 0.0 if self.stepsize is None else self.stepsize * tree.norm(problem.f.gradient(x))
+
     def control(self, problem: Any, x: Tree) -> Any:
         if self.stepsize is None:
             return momentum.start(x, stepsize.initial(problem.f.gradient, x))

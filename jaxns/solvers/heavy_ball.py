@@ -64,3 +64,7 @@ class HeavyBall:
     def solution(self, problem: Any, z: tuple[Tree, Tree]) -> Tree:
         x, _ = z
         return x
+
+    def scale(self, problem: Any, z: tuple[Tree, Tree]) -> Any:
+        x, _ = z
+        return 0.0 if self.stepsize is None else self.stepsize * tree.norm(problem.f.gradient(x))

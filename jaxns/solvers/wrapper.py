@@ -39,3 +39,6 @@ class Wrapper:
 
     def solution(self, problem: Any, z: Tree) -> Tree:
         return self.solver.solution(problem, z)
+
+    def scale(self, problem: Any, z: Tree) -> Any:
+        return self.solver.scale(problem, z) if hasattr(self.solver, "scale") else 0.0
