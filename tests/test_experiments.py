@@ -256,3 +256,14 @@ def test_without_the_extra(monkeypatch, capsys):
     error = capsys.readouterr().err
     assert "no_such_package_at_all" in error
     assert "pip install 'jax-nonsmooth[experiments]'" in error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_config_runs_as_it_stands(path, tmp_path):
+    record = run(path.name, tmp_path)
+    if record["config"]["experiment"] == "penalty_selection":
+        rows = {row[0]: row for row in record["table"]["rows"]}
+        gradient, grid = float(rows["implicit"][1]), float(rows["grid search"][1])
+        assert gradient <= grid
+        assert float(rows["implicit"][-1]) < 1e-10
