@@ -8,7 +8,14 @@ from typing import Self
 from rich import box
 from rich import table as rich_table
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from jaxns.experiments.reporting import Table
 from jaxns.experiments.run import Outcome
@@ -23,7 +30,7 @@ class Terminal:
     def __init__(self) -> None:
         self.interactive = sys.stdout.isatty()
         self.console = Console(width=None if self.interactive else WIDE, soft_wrap=False)
-        self.tasks: dict[str, object] = {}
+        self.tasks: dict[str, TaskID] = {}
         self.last_line = 0.0
         self.bars = Progress(
             TextColumn("{task.description:<20}"),
@@ -51,7 +58,7 @@ class Terminal:
         if self.interactive:
             if task not in self.tasks:
                 self.tasks[task] = self.bars.add_task(task, total=total, note=note)
-            self.bars.update(self.tasks[task], completed=done, note=note)  # pyright: ignore[reportArgumentType]
+            self.bars.update(self.tasks[task], completed=done, note=note)
         elif done == total or time.monotonic() > self.last_line + EVERY:
             self.last_line = time.monotonic()
             self.console.print(f"{task}: {done}/{total} {note}".rstrip(), highlight=False)

@@ -17,6 +17,7 @@ from jaxns.modes.rule import (
     at_image,
     instantiate,
     is_symbolic_zero,
+    unwrap,
 )
 from jaxns.struct import static, struct
 from jaxns.tree import Tree
@@ -263,10 +264,7 @@ def _reverse(task: _Task, leaves: list, z0: Tree, stop: Stop) -> Run:
 
 
 def _forward_pass(task: _Task, leaves: list, z0: Tree, stop: Stop):
-    selection = Selection(tuple(leaf.perturbed for leaf in leaves))
-    leaves, z0, stop = jax.tree.map(
-        lambda p: p.value, (leaves, z0, stop), is_leaf=lambda p: hasattr(p, "perturbed")
-    )
+    selection, (leaves, z0, stop) = unwrap(leaves, z0, stop)
     run, tape = _record(task, leaves, z0, stop)
     return run, (selection, leaves, z0, run, tape)
 

@@ -117,10 +117,7 @@ def _reverse(flat: _Flat, leaves: list, z0: Tree, stop: Stop, mode: Any) -> Run:
 
 
 def _forward_pass(flat: _Flat, leaves: list, z0: Tree, stop: Stop, mode: Any):
-    selection = Selection(tuple(leaf.perturbed for leaf in leaves))
-    leaves, z0, stop, mode = jax.tree.map(
-        lambda p: p.value, (leaves, z0, stop, mode), is_leaf=lambda p: hasattr(p, "perturbed")
-    )
+    selection, (leaves, z0, stop, mode) = unwrap(leaves, z0, stop, mode)
     # The twin and not the bare loop: so the derivative can be differentiated again, both ways.
     run = _both(flat, leaves, z0, stop, mode)
     return run, (selection, leaves, run.image, run.control, mode)
@@ -153,6 +150,15 @@ def at_image(run: Run, dz: Tree) -> Run:
     if run.control is None:
         return run._replace(z=dz)
     return run._replace(control=replace(run.control, image=dz))
+
+
+def unwrap(leaves: list, *others: Any) -> tuple[Selection, tuple]:
+    """Which leaves a derivative is wanted for, and the values of what a forward pass was given."""
+    selection = Selection(tuple(leaf.perturbed for leaf in leaves))
+    given = (leaves, *others)
+    return selection, jax.tree.map(
+        lambda p: p.value, given, is_leaf=lambda p: hasattr(p, "perturbed")
+    )
 
 
 def is_symbolic_zero(x: Any) -> bool:
