@@ -26,7 +26,9 @@ class Iteration:
 
     step:     (theta, z) -> F(z), pure; its Jacobian is what the modes differentiate.
     control:  (theta, z0) -> what `advance` carries besides z, or None to iterate `step` itself.
-              It has a field `image`: F at the point visited last (at the start, z0).
+              It has a field `image`: F at the point visited last (at the start, z0). A field
+              `verdict`, where it has one, is the code of a `Status` that the solver itself has
+              found (INFEASIBLE, UNBOUNDED), or RUNNING's: any other ends the run.
     advance:  (theta, z, control) -> (next z, control), with `control.image = F(z)`.
     settle:   (theta, control) -> theta with the adaptive parameters (stepsize, penalty) that the
               run ended with, so that the map differentiated is the map that was iterated.
@@ -86,6 +88,8 @@ class Status:
     COMPLETED: ClassVar["Status"]
     MAX_STEPS: ClassVar["Status"]
     DIVERGED: ClassVar["Status"]
+    INFEASIBLE: ClassVar["Status"]
+    UNBOUNDED: ClassVar["Status"]
 
     @property
     def ok(self) -> Any:
@@ -126,9 +130,12 @@ _WORDS = {
     2: "completed the number of steps asked for",
     3: "reached max_steps",
     4: "diverged (NaN or infinity)",
+    5: "found that the constraints cannot be met (infeasible)",
+    6: "found that the objective has no lower bound (unbounded)",
 }
 Status.RUNNING, Status.CONVERGED, Status.STALLED = Status(-1), Status(0), Status(1)
 Status.COMPLETED, Status.MAX_STEPS, Status.DIVERGED = Status(2), Status(3), Status(4)
+Status.INFEASIBLE, Status.UNBOUNDED = Status(5), Status(6)
 
 
 class ConvergenceError(RuntimeError):
@@ -186,6 +193,10 @@ def proceed(iteration: Iteration, theta: Any, stop: Stop, run: Run) -> Run:
     z, control = move(iteration, theta, run.z, run.control)
     after = Run(z, control, run.progress)
     progress = _judge(stop, run.progress, *lax.stop_gradient((run.z, after.image)))
+    if hasattr(control, "verdict"):
+        found = control.verdict != Status.RUNNING.code
+        code = jnp.where(found, control.verdict, progress.code).astype(jnp.int32)
+        progress = progress._replace(code=code)
     return after._replace(progress=progress)
 
 

@@ -195,10 +195,27 @@ def dense(matvec: Matvec, b: Array, tol: Array, max_steps: Array) -> tuple[Array
 DENSE_SIZE = 256  # up to here a factorisation is cheaper and sounder than a Krylov method
 
 
+NEARLY_IDENTITY = 3  # steps of the Neumann series worth trying before anything else
+
+
 def auto(matvec: Matvec, b: Array, tol: Array, max_steps: Array) -> tuple[Array, Array]:
-    """`dense` when small; otherwise `bicgstab`, and `gmres` from scratch if that got stuck."""
-    if b.size <= DENSE_SIZE:
-        return dense(matvec, b, tol, max_steps)
+    """`neumann` if a few steps do; else `dense` when small, and `krylov` otherwise.
+
+    The map of a superlinear solver (Newton) has A = I − ∂F ≈ I: it is solved for by then.
+    """
+    x, steps = neumann(matvec, b, tol, jnp.minimum(max_steps, NEARLY_IDENTITY))
+    method = dense if b.size <= DENSE_SIZE else krylov
+
+    def proper():
+        y, more = method(matvec, b, tol, max_steps)
+        return y, steps + more
+
+    near = jnp.linalg.norm(b - matvec(x)) <= tol
+    return lax.cond(tree.any_lane(~near), proper, lambda: (x, steps))
+
+
+def krylov(matvec: Matvec, b: Array, tol: Array, max_steps: Array) -> tuple[Array, Array]:
+    """`bicgstab`, and `gmres` from scratch if that got stuck."""
     x, steps = bicgstab(matvec, b, tol, max_steps)
     reached = jnp.linalg.norm(b - matvec(x))
 

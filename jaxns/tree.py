@@ -93,6 +93,20 @@ def _(axis_size, in_batched, flag):
     return any_lane(jnp.any(flag, axis=0) if in_batched[0] else flag), False
 
 
+@custom_vmap
+def over_lanes(count: Array) -> Array:
+    """The largest of the counts of all lanes of any enclosing vmap: the same for all lanes.
+
+    For what must be decided once for all of them, like the size of a static buffer.
+    """
+    return count
+
+
+@over_lanes.def_vmap
+def _(axis_size, in_batched, count):
+    return over_lanes(jnp.max(count, axis=0) if in_batched[0] else count), False
+
+
 def while_loop(going: Callable, body: Callable, start: Tree) -> Tree:
     """`lax.while_loop`, also inside `shard_map`."""
     return lax.while_loop(going, body, settle_axes(body, start))

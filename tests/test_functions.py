@@ -22,7 +22,7 @@ from jaxns.functions import (
     SquaredL2,
     Zero,
 )
-from jaxns.functions.losses import EXACT_SIZE
+from jaxns.functions.design import EXACT_SIZE
 
 random = np.random.RandomState(0)
 N, P = 7, 4

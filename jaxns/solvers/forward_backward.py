@@ -6,7 +6,7 @@ from jax import Array
 
 from jaxns import tree
 from jaxns.solvers import momentum, stepsize
-from jaxns.solvers.needs import need
+from jaxns.solvers.needs import need, need_plain
 from jaxns.struct import replace, static, struct
 from jaxns.tree import Tree
 
@@ -36,6 +36,7 @@ class ForwardBackward:
     def prepare(self, problem: Any, x0: Tree) -> "ForwardBackward":
         need(self, problem, "f", "gradient", "use a solver that takes the prox of f")
         need(self, problem, "g", "prox", "use GradientDescent if g is smooth")
+        need_plain(self, problem, "use PrimalDual, or DavisYin for h")
         if self.stepsize is not None:
             return self
         constant = stepsize.lipschitz(problem.f)

@@ -6,7 +6,7 @@ from jax import Array
 
 from jaxns import tree
 from jaxns.solvers import momentum, stepsize
-from jaxns.solvers.needs import need_no_penalty
+from jaxns.solvers.needs import need_no_penalty, need_plain
 from jaxns.struct import replace, struct
 from jaxns.tree import Tree
 
@@ -31,6 +31,7 @@ class GradientDescent:
 
     def prepare(self, problem: Any, x0: Tree) -> "GradientDescent":
         need_no_penalty(self, problem)
+        need_plain(self, problem, "use PrimalDual")
         if self.stepsize is not None:
             return self
         of_f, of_g = stepsize.lipschitz(problem.f), stepsize.lipschitz(problem.g)

@@ -6,7 +6,7 @@ from jax import Array
 
 from jaxns import tree, validate
 from jaxns.solvers import stepsize
-from jaxns.solvers.needs import need
+from jaxns.solvers.needs import need, need_plain
 from jaxns.struct import replace, settle, struct
 from jaxns.tree import Tree
 
@@ -39,6 +39,7 @@ class HeavyBall:
     def prepare(self, problem: Any, x0: Tree) -> "HeavyBall":
         need(self, problem, "f", "gradient", "use a solver that takes the prox of f")
         need(self, problem, "g", "prox", "use GradientDescent if g is smooth")
+        need_plain(self, problem, "use PrimalDual, or DavisYin for h")
         if self.stepsize is not None:
             return self
         constant = stepsize.lipschitz(problem.f)

@@ -24,3 +24,12 @@ def need_no_penalty(solver: Any, problem: Any) -> None:
     g = type(problem.g).__name__
     remedy = f"use ForwardBackward, which takes the prox of {g}"
     need(solver, problem, "g", "gradient", remedy)
+
+
+def need_plain(solver: Any, problem: Any, remedy: str) -> None:
+    """Raise `TypeError` if a problem has a third function or an operator inside g."""
+    for part in ("K", "h"):
+        if getattr(problem, part, None) is not None:
+            raise TypeError(
+                f"{type(solver).__name__} solves min f(x) + g(x), without {part}; {remedy}"
+            )
