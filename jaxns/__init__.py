@@ -9,13 +9,14 @@ it stops (a `Stop`), and how it is differentiated (a mode).
 from jaxns import _conflict, functions, problems
 from jaxns.fixed_point import ConvergenceError, Solution, Status, Stop
 from jaxns.modes import Implicit, OneStep, Piggyback
-from jaxns.problems import Composite
+from jaxns.problems import Composite, QuadraticProgram
 from jaxns.solve import Path, derivative_path, fixed_point, solve
 from jaxns.solvers import (
     Anderson,
     ForwardBackward,
     GradientDescent,
     HeavyBall,
+    InteriorPoint,
     Nesterov,
     Relaxed,
 )
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 __all__ = [
     # what is solved
     "Composite",
+    "QuadraticProgram",
     "functions",
     "problems",
     # how
@@ -35,6 +37,7 @@ __all__ = [
     "ForwardBackward",
     "GradientDescent",
     "HeavyBall",
+    "InteriorPoint",
     "Nesterov",
     "Relaxed",
     # when it stops

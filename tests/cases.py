@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import jaxns
 from jaxns.functions import (
@@ -36,6 +37,14 @@ STRICT = jaxns.Stop(tol=1e-14, on_failure="raise")
 def _huber_like(x, A, b):
     r = A @ x - b
     return jnp.sum(jnp.sqrt(1 + r**2)) / b.size
+
+
+_SUM = (jnp.ones((1, P)), jnp.ones(1))
+
+
+def _within(t):
+    """−t₀ ≤ x ≤ t₁, as Gx ≤ h."""
+    return jnp.vstack([-jnp.eye(P), jnp.eye(P)]), jnp.repeat(t, P)
 
 
 # θ -> problem, with θ of two entries where the solution is differentiable.
@@ -74,15 +83,29 @@ PROBLEMS: dict[str, tuple[Callable[[jax.Array], Any], jax.Array]] = {
         lambda t: jaxns.Composite(Smooth(_huber_like, X, t[1] * y), L1(t[0])),
         jnp.array([0.1, 1.1]),
     ),
+    "quadratic_program": (
+        lambda t: jaxns.QuadraticProgram(X.T @ X, -t[1] * (y @ X), *_SUM, X[:5], t[0] + y[:5]),
+        jnp.array([0.3, 1.1]),
+    ),
+    "bounded": (
+        lambda t: jaxns.QuadraticProgram(X.T @ X, -(y @ X), None, None, *_within(t)),
+        jnp.array([0.6, 1.2]),
+    ),
+    "linear_program": (
+        lambda t: jaxns.QuadraticProgram(0 * X.T @ X, -(y @ X), *_SUM, *_within(t)),
+        jnp.array([0.6, 1.2]),
+    ),
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A solver and the problems it is run on; `x0` where the problem does not know its shape."""
+    """A solver, the problems it is run on, and how to read an array of P numbers off its answer."""
 
     solver: Any
     problems: tuple[str, ...]
+    read: Callable[[Any], jax.Array] = lambda x: x
+    heavy: bool = False  # slow to compile: beyond the first problem its tests are marked slow
 
 
 _plain = jaxns.ForwardBackward(acceleration=False)
@@ -97,11 +120,21 @@ SOLVERS: dict[str, Case] = {
     "GradientDescent": Case(jaxns.GradientDescent(), ("ridge", "logistic")),
     "GradientDescent, backtracking": Case(jaxns.GradientDescent(), ("smooth",)),
     "HeavyBall": Case(jaxns.HeavyBall(), ("lasso", "ridge", "nonnegative")),
+    "InteriorPoint": Case(
+        jaxns.InteriorPoint(),
+        ("quadratic_program", "bounded", "linear_program"),
+        read=lambda optimum: optimum.x,
+        heavy=True,
+    ),
     "Nesterov": Case(jaxns.Nesterov(jaxns.GradientDescent()), ("ridge", "logistic")),
     "Anderson": Case(jaxns.Anderson(jaxns.ForwardBackward()), ("lasso", "logistic", "box")),
     "Relaxed": Case(jaxns.Relaxed(jaxns.ForwardBackward(), 0.8), ("lasso", "simplex")),
 }
-PAIRS = [(solver, problem) for solver, case in SOLVERS.items() for problem in case.problems]
+PAIRS = [
+    pytest.param(solver, problem, marks=[pytest.mark.slow] if case.heavy and i else [])
+    for solver, case in SOLVERS.items()
+    for i, problem in enumerate(case.problems)
+]
 
 
 def start(problem: str) -> jax.Array | None:
@@ -111,7 +144,8 @@ def start(problem: str) -> jax.Array | None:
 def solution(solver: str, problem: str, theta: jax.Array, **options: Any) -> jax.Array:
     build, _ = PROBLEMS[problem]
     options = {"stop": STRICT, **options}
-    return jaxns.solve(build(theta), SOLVERS[solver].solver, start(problem), **options).x
+    sol = jaxns.solve(build(theta), SOLVERS[solver].solver, start(problem), **options)
+    return SOLVERS[solver].read(sol.x)
 
 
 def central_difference(fun: Callable, x: Any, h: float = 1e-5) -> np.ndarray:

@@ -8,9 +8,11 @@ from jaxns.problems.builders import (
     ridge,
 )
 from jaxns.problems.composite import Composite
+from jaxns.problems.quadratic_program import QuadraticProgram
 
 __all__ = [
     "Composite",
+    "QuadraticProgram",
     "elastic_net",
     "lasso",
     "logistic_regression",

@@ -4,6 +4,7 @@ from jaxns.solvers.anderson import Anderson
 from jaxns.solvers.forward_backward import ForwardBackward
 from jaxns.solvers.gradient_descent import GradientDescent
 from jaxns.solvers.heavy_ball import HeavyBall
+from jaxns.solvers.interior_point import InteriorPoint
 from jaxns.solvers.nesterov import Nesterov
 from jaxns.solvers.relaxed import Relaxed
 
@@ -12,6 +13,7 @@ __all__ = [
     "ForwardBackward",
     "GradientDescent",
     "HeavyBall",
+    "InteriorPoint",
     "Nesterov",
     "Relaxed",
 ]
