@@ -80,6 +80,13 @@ def integer(name: str, value: Any) -> Any:
     return int(value) if whole else value
 
 
+def axis(name: str, value: Any) -> int | None:
+    """An axis of an array, or None for all of it."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+        raise TypeError(f"{name} must be an integer or None, got {value!r}")
+    return value
+
+
 def nonnegative(name: str, value: Any) -> Any:
     if is_known(value) and bool(np.any(np.asarray(value) < 0)):
         raise ValueError(f"{name} must be nonnegative, got {_brief(value)}")

@@ -1,4 +1,8 @@
-"""Penalties: value and proximity operator, prox_{step·g}(x) = argmin_u g(u) + ‖u − x‖²/(2 step)."""
+"""Penalties: value and proximity operator, prox_{step·g}(x) = argmin_u g(u) + ‖u − x‖²/(2 step).
+
+Those that are smooth along a manifold through x also say which coordinates can move there,
+`support(x)`, and the Hessian of g along it, `curvature(x, v)` for a v that is 0 off the support.
+"""
 
 from typing import Any
 
@@ -41,6 +45,12 @@ class Zero:
     def lipschitz(self) -> float:
         return 0.0
 
+    def support(self, x: Tree) -> Tree:
+        return everywhere(x)
+
+    def curvature(self, x: Tree, v: Tree) -> Tree:
+        return tree.zeros_like(v)
+
 
 @struct
 class L1:
@@ -56,12 +66,18 @@ class L1:
         settle(self, "penalty", validate.coefficients("penalty", self.penalty))
 
     def __call__(self, x: Tree) -> Array:
-        penalty = per_leaf("penalty", self.penalty, x)
-        return _total(jax.tree.map(lambda p, xi: jnp.sum(p * jnp.abs(xi)), penalty, x), x)
+        return weighted_l1(per_leaf("penalty", self.penalty, x), x)
 
     def prox(self, x: Tree, step: Any) -> Tree:
         penalty = per_leaf("penalty", self.penalty, x)
         return jax.tree.map(lambda p, xi: soft_threshold(xi, step * p), penalty, x)
+
+    def support(self, x: Tree) -> Tree:
+        penalty = per_leaf("penalty", self.penalty, x)
+        return jax.tree.map(lambda p, xi: (xi != 0) | (p == 0), penalty, x)
+
+    def curvature(self, x: Tree, v: Tree) -> Tree:
+        return tree.zeros_like(v)
 
 
 @struct
@@ -75,7 +91,7 @@ class SquaredL2:
 
     def __call__(self, x: Tree) -> Array:
         penalty = per_leaf("penalty", self.penalty, x)
-        return _total(jax.tree.map(lambda p, xi: 0.5 * jnp.sum(p * xi**2), penalty, x), x)
+        return weighted_sum(penalty, jax.tree.map(lambda xi: 0.5 * xi**2, x))
 
     def prox(self, x: Tree, step: Any) -> Tree:
         penalty = per_leaf("penalty", self.penalty, x)
@@ -87,6 +103,13 @@ class SquaredL2:
 
     def lipschitz(self) -> Array:
         return jnp.max(jnp.stack([jnp.max(jnp.asarray(p)) for p in jax.tree.leaves(self.penalty)]))
+
+    def support(self, x: Tree) -> Tree:
+        return everywhere(x)
+
+    def curvature(self, x: Tree, v: Tree) -> Tree:
+        penalty = per_leaf("penalty", self.penalty, x)
+        return jax.tree.map(lambda p, vi: p * vi, penalty, v)
 
 
 @struct
@@ -102,10 +125,8 @@ class ElasticNet:
 
     def __call__(self, x: Tree) -> Array:
         l1, l2 = per_leaf("l1", self.l1, x), per_leaf("l2", self.l2, x)
-        parts = jax.tree.map(
-            lambda a, b, xi: jnp.sum(a * jnp.abs(xi)) + 0.5 * jnp.sum(b * xi**2), l1, l2, x
-        )
-        return _total(parts, x)
+        squares = jax.tree.map(lambda xi: 0.5 * xi**2, x)
+        return weighted_l1(l1, x) + weighted_sum(l2, squares)
 
     def prox(self, x: Tree, step: Any) -> Tree:
         """Soft-threshold, then shrink."""
@@ -114,9 +135,20 @@ class ElasticNet:
             lambda a, b, xi: shrink(soft_threshold(xi, step * a), step * b), l1, l2, x
         )
 
+    def support(self, x: Tree) -> Tree:
+        l1 = per_leaf("l1", self.l1, x)
+        return jax.tree.map(lambda p, xi: (xi != 0) | (p == 0), l1, x)
 
-def per_leaf(name: str, coefficients: Any, x: Tree) -> Tree:
-    """The coefficients repeated to the leaves of x, in their types, checked to broadcast."""
+    def curvature(self, x: Tree, v: Tree) -> Tree:
+        l2 = per_leaf("l2", self.l2, x)
+        return jax.tree.map(lambda p, vi: p * vi, l2, v)
+
+
+def per_leaf(name: str, coefficients: Any, x: Tree, against: str = "x") -> Tree:
+    """The coefficients repeated to the leaves of x, in their types, checked to broadcast.
+
+    against: what x is, in the words of an error.
+    """
     try:
         spread = tree.spread(coefficients, x)
     except ValueError as error:
@@ -128,7 +160,9 @@ def per_leaf(name: str, coefficients: Any, x: Tree) -> Tree:
     def check(c, xi):
         c = jnp.asarray(c, jnp.result_type(xi))
         if not _broadcasts(c.shape, xi.shape):
-            raise ValueError(f"{name} must broadcast against x of shape {xi.shape}, got {c.shape}")
+            raise ValueError(
+                f"{name} must broadcast against {against} of shape {xi.shape}, got {c.shape}"
+            )
         return c
 
     return jax.tree.map(check, spread, x)
@@ -139,5 +173,20 @@ def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
     return len(shape) <= len(to) and all(a in (1, b) for a, b in aligned)
 
 
-def _total(parts: Tree, x: Tree) -> Array:
-    return sum(jax.tree.leaves(parts), start=jnp.zeros((), tree.dtype(x)))
+def total(parts: Tree) -> Array:
+    """The sum of all entries of all leaves."""
+    sums = [jnp.sum(leaf) for leaf in jax.tree.leaves(parts)]
+    return sum(sums, start=jnp.zeros((), tree.dtype(parts)))
+
+
+def weighted_sum(coefficients: Tree, x: Tree) -> Array:
+    return total(jax.tree.map(jnp.multiply, coefficients, x))
+
+
+def weighted_l1(coefficients: Tree, x: Tree) -> Array:
+    return weighted_sum(coefficients, jax.tree.map(jnp.abs, x))
+
+
+def everywhere(x: Tree) -> Tree:
+    """The support of a function that is smooth: every coordinate."""
+    return jax.tree.map(lambda xi: jnp.ones_like(xi, bool), x)

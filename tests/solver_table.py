@@ -1,0 +1,68 @@
+"""Which solver solves which problem, asked of the code: `python tests/solver_table.py` prints it.
+
+A solver serves a problem when it prepares, starts and steps on it; what it answers is held by the
+other tests. The README shows this table between its `problems` markers.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import jaxns
+from jaxns import problems
+
+X = jnp.arange(12.0).reshape(6, 2) % 5
+y = jnp.array([1.0, -1.0, 1.0, 1.0, -1.0, -1.0])
+
+# How to build one of each, by the name that the table shows.
+BUILDERS: dict[str, Callable[[], Any]] = {
+    "lasso": lambda: problems.lasso(X, y, 0.1),
+    "elastic_net": lambda: problems.elastic_net(X, y, 0.1),
+    "ridge": lambda: problems.ridge(X, y, 0.1),
+    "logistic_regression": lambda: problems.logistic_regression(X, y, 0.1),
+    "nonnegative_least_squares": lambda: problems.nonnegative_least_squares(X, y),
+    "QuadraticProgram": lambda: jaxns.QuadraticProgram(X.T @ X, y[:2], G=X, h=y + 1),
+}
+
+
+def solvers() -> Iterator[tuple[str, Any]]:
+    """The solvers that need no other solver, each as it comes."""
+    for name in jaxns.solvers.__all__:
+        solver = getattr(jaxns.solvers, name)
+        if not inspect.signature(solver).parameters.get("solver"):
+            yield name, solver()
+
+
+def serves(solver: Any, problem: Any) -> bool:
+    def first_step(solver, problem, x0):
+        if hasattr(solver, "prepare"):
+            solver = solver.prepare(problem, x0)
+        z = solver.init(problem, x0)
+        return solver.step(problem, z), solver.solution(problem, z)
+
+    x0 = problem.start()
+    try:
+        jax.eval_shape(functools.partial(first_step, solver), problem, x0)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def table() -> str:
+    lines = ["| problem | solved by default with | and with |", "|---|---|---|"]
+    for name, build in BUILDERS.items():
+        problem = build()
+        default = type(problem.default_solver()).__name__
+        able = [other for other, solver in solvers() if serves(solver, problem)]
+        assert default in able, f"{name} names {default}, which refuses it"
+        others = " ".join(f"`{other}`" for other in able if other != default)
+        lines.append(f"| `{name}` | `{default}` | {others} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(table(), end="")
