@@ -4,38 +4,67 @@ Each has what it can have; a solver that needs more says so by name. Penalties, 
 leaves. At a kink every derivative follows the one convention of docs/kinks.md.
 """
 
+from jaxns.functions.affine import AffineSet, HalfSpace, Hyperplane, Linear
+from jaxns.functions.balls import L1Ball, L2Ball, LinfBall
+from jaxns.functions.birkhoff import Birkhoff
+from jaxns.functions.box_section import BoxSection
+from jaxns.functions.calculus import Conjugate, MoreauEnvelope, Precompose, Scale, Translate
+from jaxns.functions.cones import PositiveSemidefinite, SecondOrderCone
+from jaxns.functions.exponential_cone import ExponentialCone
 from jaxns.functions.groups import L2, GroupL2, SparseGroup
 from jaxns.functions.isotonic import Isotonic
 from jaxns.functions.largest import Linf, Max
 from jaxns.functions.losses import LeastSquares, Logistic, Quadratic, Smooth
 from jaxns.functions.nonconvex import MCP, SCAD
 from jaxns.functions.norms import L1, ElasticNet, SquaredL2, Zero
+from jaxns.functions.polyhedron import Polyhedron
 from jaxns.functions.sequences import FusedLasso, Slope, TotalVariation1D
 from jaxns.functions.sets import Box, NonNegative, Simplex
 from jaxns.functions.spectral import Nuclear
+from jaxns.functions.sums import Separable, Sum
 
 __all__ = [
-    "L1",
-    "L2",
-    "MCP",
-    "SCAD",
+    "AffineSet",
+    "Birkhoff",
     "Box",
+    "BoxSection",
+    "Conjugate",
     "ElasticNet",
+    "ExponentialCone",
     "FusedLasso",
     "GroupL2",
+    "HalfSpace",
+    "Hyperplane",
     "Isotonic",
+    "L1",
+    "L1Ball",
+    "L2",
+    "L2Ball",
     "LeastSquares",
+    "Linear",
     "Linf",
+    "LinfBall",
     "Logistic",
+    "MCP",
     "Max",
+    "MoreauEnvelope",
     "NonNegative",
     "Nuclear",
+    "Polyhedron",
+    "PositiveSemidefinite",
+    "Precompose",
     "Quadratic",
+    "SCAD",
+    "Scale",
+    "SecondOrderCone",
+    "Separable",
     "Simplex",
     "Slope",
     "Smooth",
     "SparseGroup",
     "SquaredL2",
+    "Sum",
     "TotalVariation1D",
+    "Translate",
     "Zero",
 ]

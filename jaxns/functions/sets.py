@@ -1,5 +1,6 @@
 """Convex sets as functions: 0 on the set, infinity off it; the prox is the projection."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ from jax import Array
 
 from jaxns import tree, validate
 from jaxns.functions.norms import per_leaf
-from jaxns.struct import settle, struct
+from jaxns.struct import settle, static, struct
 from jaxns.tree import Tree
 
 
@@ -18,78 +19,119 @@ def indicator(inside: Any, x: Tree) -> Array:
     return jnp.where(inside, 0, jnp.inf).astype(tree.dtype(x))
 
 
+class Flat:
+    """A set has no curvature: what Newton methods add on the support of x. For sets to inherit."""
+
+    def curvature(self, x: Tree, v: Tree) -> Tree:
+        return tree.zeros_like(v)
+
+
 @struct
-class NonNegative:
+class NonNegative(Flat):
     """{x : xⱼ ≥ 0}."""
 
     def __call__(self, x: Tree) -> Array:
-        return indicator(_everywhere(lambda xi: xi >= 0, x), x)
+        return indicator(everywhere(lambda xi: xi >= 0, x), x)
 
     def prox(self, x: Tree, step: Any) -> Tree:
         return jax.tree.map(lambda xi: jnp.where(xi <= 0, 0, xi).astype(xi.dtype), x)
 
+    def support(self, x: Tree) -> Tree:
+        """The coordinates that can move both ways."""
+        return jax.tree.map(lambda xi: xi > 0, x)
+
 
 @struct
-class Box:
+class Box(Flat):
     """{x : lower ≤ xⱼ ≤ upper}.   lower, upper: numbers, arrays or pytrees; ±inf for no bound."""
 
     lower: Any = -jnp.inf
     upper: Any = jnp.inf
 
     def __post_init__(self) -> None:
-        settle(self, "lower", _bound("lower", self.lower))
-        settle(self, "upper", _bound("upper", self.upper))
-        _check_order(self.lower, self.upper)
+        settle(self, "lower", bound("lower", self.lower))
+        settle(self, "upper", bound("upper", self.upper))
+        check_order(self.lower, self.upper)
 
     def __call__(self, x: Tree) -> Array:
         lower, upper = per_leaf("lower", self.lower, x), per_leaf("upper", self.upper, x)
-        inside = _everywhere(lambda xi, lo, up: (lo <= xi) & (xi <= up), x, lower, upper)
+        inside = everywhere(lambda xi, lo, up: (lo <= xi) & (xi <= up), x, lower, upper)
         return indicator(inside, x)
 
     def prox(self, x: Tree, step: Any) -> Tree:
         """Clip; at a bound the derivative is the bound's."""
         lower, upper = per_leaf("lower", self.lower, x), per_leaf("upper", self.upper, x)
-        return jax.tree.map(_clip, x, lower, upper)
+        return jax.tree.map(clip, x, lower, upper)
+
+    def support(self, x: Tree) -> Tree:
+        """The coordinates strictly inside their bounds."""
+        lower, upper = per_leaf("lower", self.lower, x), per_leaf("upper", self.upper, x)
+        return jax.tree.map(lambda xi, lo, up: (lo < xi) & (xi < up), x, lower, upper)
 
 
 @struct
-class Simplex:
-    """{x : xⱼ ≥ 0, Σⱼ xⱼ = radius} along the last axis of each leaf.   radius: a number > 0."""
+class Simplex(Flat):
+    """{x : xⱼ ≥ 0, Σⱼ xⱼ = radius} along an axis of each leaf.
+
+    radius: a number > 0.   axis: an integer, by default the last; None for all entries of a leaf.
+    """
 
     radius: float | Array = 1.0
+    axis: int | None = static(default=-1)
 
     def __post_init__(self) -> None:
         radius = validate.positive("radius", validate.scalar("radius", self.radius))
         settle(self, "radius", radius)
+        settle(self, "axis", validate.axis("axis", self.axis))
 
     def __call__(self, x: Tree) -> Array:
         def on_simplex(xi):
-            off = jnp.abs(jnp.sum(xi, axis=-1) - self.radius)
-            return (xi >= 0).all(-1) & (off <= 1e2 * tree.eps(xi) * self.radius)
+            off = jnp.abs(jnp.sum(xi, self.axis) - self.radius)
+            return (xi >= 0).all(self.axis) & (off <= 1e2 * tree.eps(xi) * self.radius)
 
-        return indicator(_everywhere(on_simplex, x), x)
+        return indicator(everywhere(on_simplex, x), x)
 
     def prox(self, x: Tree, step: Any) -> Tree:
-        return jax.tree.map(self._project, x)
+        project = along(self.axis, onto_simplex)
+        return jax.tree.map(lambda xi: project(xi, jnp.asarray(self.radius, xi.dtype)), x)
 
-    def _project(self, x: Array) -> Array:
-        """max(x − τ, 0) with τ from the sorted entries (Held, Wolfe and Crowder 1974)."""
-        # The projection of x + c is that of x: from its largest entry, x loses no digits.
-        x = x - jax.lax.stop_gradient(jnp.max(x, axis=-1, keepdims=True))
-        descending = -jnp.sort(-x, axis=-1)
-        count = jnp.arange(1, x.shape[-1] + 1)
-        thresholds = (jnp.cumsum(descending, axis=-1) - self.radius) / count
-        active = jnp.sum(descending > thresholds, axis=-1, keepdims=True)
-        tau = jnp.take_along_axis(thresholds, jnp.maximum(active, 1) - 1, axis=-1)
-        return jnp.where(x <= tau, 0, x - tau).astype(x.dtype)
+    def support(self, x: Tree) -> Tree:
+        """The coordinates that can move, along {normal · d = 0}."""
+        return jax.tree.map(lambda xi: xi > 0, x)
+
+    def normal(self, x: Tree) -> Tree:
+        return jax.tree.map(jnp.ones_like, x)
 
 
-def _clip(x: Array, lower: Array, upper: Array) -> Array:
+def onto_simplex(x: Array, radius: Array) -> Array:
+    """max(x − τ, 0) with τ from the sorted entries (Held, Wolfe and Crowder 1974), by rows."""
+    # The projection of x + c is that of x: from its largest entry, x loses no digits.
+    x = x - jax.lax.stop_gradient(jnp.max(x, axis=-1, keepdims=True))
+    descending = -jnp.sort(-x, axis=-1)
+    count = jnp.arange(1, x.shape[-1] + 1)
+    thresholds = (jnp.cumsum(descending, axis=-1) - radius) / count
+    active = jnp.sum(descending > thresholds, axis=-1, keepdims=True)
+    tau = jnp.take_along_axis(thresholds, jnp.maximum(active, 1) - 1, axis=-1)
+    return jnp.where(x <= tau, 0, x - tau)
+
+
+def along(axis: int | None, by_rows: Callable[..., Array]) -> Callable[..., Array]:
+    """A map of the last axis, applied along another one; along all entries for None."""
+
+    def moved(x, *args):
+        if axis is None:
+            return by_rows(jnp.ravel(x), *args).reshape(x.shape)
+        return jnp.moveaxis(by_rows(jnp.moveaxis(x, axis, -1), *args), -1, axis)
+
+    return moved
+
+
+def clip(x: Array, lower: Array, upper: Array) -> Array:
     clipped = jnp.where(x > lower, jnp.where(x < upper, x, upper), lower)  # a NaN bound stays NaN
     return jnp.where(jnp.isnan(x), x, clipped)
 
 
-def _bound(name: str, value: Any) -> Any:
+def bound(name: str, value: Any) -> Any:
     if isinstance(value, (int, float, np.number)) and not isinstance(value, bool):
         return float(value)
     if isinstance(value, list):
@@ -99,7 +141,7 @@ def _bound(name: str, value: Any) -> Any:
     return jax.tree.map(lambda v: validate.array(name, v), value)
 
 
-def _check_order(lower: Any, upper: Any) -> None:
+def check_order(lower: Any, upper: Any) -> None:
     """Compare where the two can be: leaf by leaf, one number standing for all leaves."""
     if isinstance(lower, float):
         lower = tree.spread(lower, upper)
@@ -120,5 +162,5 @@ def _check_order(lower: Any, upper: Any) -> None:
             raise ValueError("lower must not exceed upper")
 
 
-def _everywhere(test: Any, *trees: Tree) -> Array:
+def everywhere(test: Any, *trees: Tree) -> Array:
     return jnp.stack([jnp.all(t) for t in jax.tree.leaves(jax.tree.map(test, *trees))]).all()
