@@ -9,15 +9,19 @@ it stops (a `Stop`), and how it is differentiated (a mode).
 from jaxns import _conflict, functions, problems
 from jaxns.fixed_point import ConvergenceError, Solution, Status, Stop
 from jaxns.modes import Implicit, OneStep, Piggyback
-from jaxns.problems import Composite, QuadraticProgram
+from jaxns.problems import Composite, QuadraticProgram, SplitForm
 from jaxns.solve import Path, derivative_path, fixed_point, solve
 from jaxns.solvers import (
+    ADMM,
     Anderson,
+    DavisYin,
+    DouglasRachford,
     ForwardBackward,
     GradientDescent,
     HeavyBall,
     InteriorPoint,
     Nesterov,
+    PrimalDual,
     Relaxed,
 )
 from jaxns.struct import static, struct
@@ -30,15 +34,20 @@ __all__ = [
     # what is solved
     "Composite",
     "QuadraticProgram",
+    "SplitForm",
     "functions",
     "problems",
     # how
+    "ADMM",
     "Anderson",
+    "DavisYin",
+    "DouglasRachford",
     "ForwardBackward",
     "GradientDescent",
     "HeavyBall",
     "InteriorPoint",
     "Nesterov",
+    "PrimalDual",
     "Relaxed",
     # when it stops
     "ConvergenceError",

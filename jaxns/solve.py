@@ -49,7 +49,9 @@ def solve(
 ) -> Solution:
     """Solve `problem`; the solution can be differentiated with respect to everything numeric.
 
-    problem: what is solved, for example `jaxns.Composite(f, g)`.
+    problem: what is solved, for example `jaxns.Composite(f, g)`. One with a method `answer(x)` says
+        what the solution's `x` shall be, given the solver's (an SVM: weights from the dual); this
+        is differentiated like any other program.
     solver: how; by default the one that the problem names.
     x0: where to start (a pytree of floating-point arrays); by default zero, where the problem
         knows its shape.
@@ -78,8 +80,8 @@ def solve(
     problem = problem.hoist(x0) if hasattr(problem, "hoist") else problem
     theta, z0 = _prepare(*seal((solver, problem)), x0)
     iteration = _ADVANCING if hasattr(solver, "advance") else _STEPPING
-    z, info = _run(iteration, theta, z0, mode, stop, type(solver).__name__)
-    return Solution(_solution(theta, z), z, *info)
+    z, control, info = _run(iteration, theta, z0, mode, stop, type(solver).__name__)
+    return Solution(_solution(iteration, theta, z, control), z, *info)
 
 
 def fixed_point(
@@ -108,7 +110,7 @@ def fixed_point(
     iteration = Iteration(_Map(explicit))
     theta = (hidden, arguments)
     z0 = _conform(iteration, theta, z0)
-    z, info = _run(iteration, theta, z0, mode, stop, "fixed_point")
+    z, _, info = _run(iteration, theta, z0, mode, stop, "fixed_point")
     return Solution(z, z, *info)
 
 
@@ -160,7 +162,7 @@ def derivative_path(
         def body(carry, _):
             z, control = carry
             image = z if control is None else control.image
-            return move(iteration, full, z, control), _solution(full, image)
+            return move(iteration, full, z, control), _solution(iteration, full, image, control)
 
         return lax.scan(body, (run.z, run.control), length=steps + 1)[1]
 
@@ -232,10 +234,13 @@ def _conform(iteration, theta, z0):
     return conform(iteration, theta, z0)
 
 
-@jax.jit
-def _solution(theta, z):
+@partial(jax.jit, static_argnums=0)
+def _solution(iteration, theta, z, control):
+    if control is not None:
+        theta = iteration.settle(theta, lax.stop_gradient(control))
     solver, problem = theta
-    return solver.solution(problem, z)
+    x = solver.solution(problem, z)
+    return problem.answer(x) if hasattr(problem, "answer") else x
 
 
 def _run(iteration, theta, z0, mode, stop, name):
@@ -254,7 +259,7 @@ def _run(iteration, theta, z0, mode, stop, name):
         raise
     steps, residual, *_, code = lax.stop_gradient(run.progress)
     status = Status(code)
-    return trust(run.image, status, stop, name), (steps, residual, status)
+    return trust(run.image, status, stop, name), run.control, (steps, residual, status)
 
 
 def _start(problem: Any, x0: Tree | None) -> Tree:

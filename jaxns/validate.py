@@ -39,6 +39,18 @@ def array(name: str, value: Any, ndim: int | tuple[int, ...] | None = None) -> A
     return value
 
 
+def matrix(name: str, value: Any) -> Any:
+    """A floating-point matrix, dense or of `jax.experimental.sparse`."""
+    if hasattr(value, "tocsr"):
+        raise TypeError(
+            f"{name} must be an array or a matrix of jax.experimental.sparse, got "
+            f"{type(value).__name__}; convert it with BCOO.from_scipy_sparse({name})"
+        )
+    if hasattr(value, "to_bcoo"):
+        value = value.to_bcoo()  # compressed rows multiply from the left only
+    return array(name, value, 2)
+
+
 def scalar(name: str, value: Any) -> Any:
     """A real number: Python numbers stay Python floats (a leaf that adapts to any dtype)."""
     if isinstance(value, bool) or not (

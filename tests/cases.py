@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 import jaxns
 from jaxns.functions import (
@@ -25,12 +24,14 @@ from jaxns.functions import (
     Smooth,
     SquaredL2,
 )
+from jaxns.functions.quadratics import SquaredDistance
 
 N, P = 12, 4
 _rng = np.random.default_rng(0)
 X = jnp.asarray(_rng.normal(size=(N, P)))
 y = X @ jnp.array([2.0, 0.0, -1.0, 0.5]) + 0.3 * jnp.asarray(_rng.normal(size=N))
 labels = jnp.sign(y)
+differences = jnp.diff(jnp.eye(P), axis=0)
 STRICT = jaxns.Stop(tol=1e-14, on_failure="raise")
 
 
@@ -95,6 +96,18 @@ PROBLEMS: dict[str, tuple[Callable[[jax.Array], Any], jax.Array]] = {
         lambda t: jaxns.QuadraticProgram(0 * X.T @ X, -(y @ X), *_SUM, *_within(t)),
         jnp.array([0.6, 1.2]),
     ),
+    "fused": (
+        lambda t: jaxns.Composite(LeastSquares(X, t[1] * y, scale="mean"), L1(t[0]), differences),
+        jnp.array([0.3, 1.1]),
+    ),
+    "denoise": (
+        lambda t: jaxns.Composite(SquaredDistance(t[1] * y[:P]), L1(t[0]), differences),
+        jnp.array([0.3, 1.1]),
+    ),
+    "three": (
+        lambda t: jaxns.Composite(LeastSquares(X, y, scale="mean"), L1(t[0]), h=Box(-0.4, t[1])),
+        jnp.array([0.3, 1.1]),
+    ),
 }
 
 
@@ -104,8 +117,8 @@ class Case:
 
     solver: Any
     problems: tuple[str, ...]
+    slow: tuple[str, ...] = ()  # of the problems, those compared with differences on request only
     read: Callable[[Any], jax.Array] = lambda x: x
-    heavy: bool = False  # slow to compile: beyond the first problem its tests are marked slow
 
 
 _plain = jaxns.ForwardBackward(acceleration=False)
@@ -123,18 +136,25 @@ SOLVERS: dict[str, Case] = {
     "InteriorPoint": Case(
         jaxns.InteriorPoint(),
         ("quadratic_program", "bounded", "linear_program"),
+        ("bounded", "linear_program"),
         read=lambda optimum: optimum.x,
-        heavy=True,
     ),
     "Nesterov": Case(jaxns.Nesterov(jaxns.GradientDescent()), ("ridge", "logistic")),
     "Anderson": Case(jaxns.Anderson(jaxns.ForwardBackward()), ("lasso", "logistic", "box")),
+    "DouglasRachford": Case(
+        jaxns.DouglasRachford(), ("lasso", "elastic_net", "simplex"), ("elastic_net", "simplex")
+    ),
+    "ADMM": Case(jaxns.ADMM(), ("fused", "denoise", "nonnegative"), ("denoise", "nonnegative")),
+    "ADMM, linearised": Case(jaxns.ADMM(), ("sparse_logistic",), ("sparse_logistic",)),
+    "PrimalDual": Case(jaxns.PrimalDual(), ("fused", "three", "box"), ("three", "box")),
+    "PrimalDual, Chambolle-Pock": Case(
+        jaxns.PrimalDual(smooth=False), ("lasso", "denoise"), ("lasso", "denoise")
+    ),
+    "DavisYin": Case(jaxns.DavisYin(), ("three", "lasso", "simplex"), ("lasso", "simplex")),
     "Relaxed": Case(jaxns.Relaxed(jaxns.ForwardBackward(), 0.8), ("lasso", "simplex")),
 }
-PAIRS = [
-    pytest.param(solver, problem, marks=[pytest.mark.slow] if case.heavy and i else [])
-    for solver, case in SOLVERS.items()
-    for i, problem in enumerate(case.problems)
-]
+PAIRS = [(solver, problem) for solver, case in SOLVERS.items() for problem in case.problems]
+SLOW_PAIRS = [(solver, problem) for solver, case in SOLVERS.items() for problem in case.slow]
 
 
 def start(problem: str) -> jax.Array | None:

@@ -4,7 +4,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import PAIRS, PROBLEMS, SOLVERS, STRICT, P, X, central_difference, solution, start, y
+from cases import (
+    PAIRS,
+    PROBLEMS,
+    SLOW_PAIRS,
+    SOLVERS,
+    STRICT,
+    P,
+    X,
+    central_difference,
+    solution,
+    start,
+    y,
+)
 
 import jaxns
 from jaxns.functions import L1, Smooth
@@ -46,7 +58,10 @@ def reference():
     return derivative
 
 
-@pytest.mark.parametrize(("solver", "problem"), PAIRS)
+@pytest.mark.parametrize(
+    ("solver", "problem"),
+    [pytest.param(*p, marks=pytest.mark.slow if p in SLOW_PAIRS else ()) for p in PAIRS],
+)
 def test_solution_and_every_mode(solver, problem, reference):
     """x to 1e-9 and its Jacobian to 1e-7, in every mode, against central differences."""
     x, jacobian = reference(problem)

@@ -26,15 +26,20 @@ from jaxns.functions import (
     Box,
     ElasticNet,
     FusedLasso,
+    Gram,
     GroupL2,
+    Hinge,
     Isotonic,
+    LeastSquares,
     Linf,
     Max,
     NonNegative,
+    Pinball,
     Quadratic,
     Simplex,
     Slope,
     SparseGroup,
+    SquaredDistance,
     SquaredL2,
     TotalVariation1D,
     Zero,
@@ -45,6 +50,7 @@ PER_COORDINATE = np.array([0.0, 0.5, 1.0, 2.0, 0.25])
 LOWER = np.array([-1.0, -0.5, 0.0, 0.5, -np.inf])
 UPPER = np.array([1.0, 0.5, 2.0, 0.5, 3.0])
 ROOT = np.random.RandomState(0).randn(3, SIZE)
+TALL = np.random.RandomState(1).randn(7, SIZE)
 Q, LINEAR = ROOT.T @ ROOT, np.array([1.0, -2.0, 0.5, 0.0, 3.0])
 LABELS, GROUPS = [3, 1, 1, 3, 7], [[0, 3], [1, 2], [4]]
 SORTED = np.array([1.5, 1.0, 1.0, 0.25, 0.0])
@@ -64,6 +70,8 @@ class Case:
     kinks(step): points x where the prox has a kink, each with the derivative documented there: its
         diagonal, or all of it.
     projection: whether g is 0 on a set and infinite off it.
+    data: whether the parameters are data: of any sign, and of the type of x, which is an array.
+    anchor: derivatives, in each parameter, of where a coordinate at a kink stays (if not at 0).
     convex: a prox that is not of a convex function can expand, and has no conjugate.
     anywhere: whether its parameters may take any value.
     arrays: whether the unknown is one array and not a pytree.
@@ -78,6 +86,8 @@ class Case:
     subgradient: Callable[[np.ndarray, np.ndarray], float] | None = None
     kinks: Callable[[float], list[tuple[np.ndarray, np.ndarray]]] = lambda step: []
     projection: bool = False
+    data: bool = False
+    anchor: tuple[float, ...] = ()
     convex: bool = True
     anywhere: bool = False
     arrays: bool = False
@@ -187,21 +197,79 @@ def largest_times(radius):
     return prox
 
 
-def quadratic_descent(x, step):
-    """Gradient descent on ½uᵀQu + qᵀu + ‖u − x‖²/(2 step)."""
-    u, rate = x.copy(), 1 / (1 / step + np.linalg.norm(Q, 2))
-    for _ in range(2000):
-        u = u - rate * (Q @ u + LINEAR + (u - x) / step)
-    return u
+def quadratic_case(make, parameters, Q, q):
+    def descent(x, step):
+        """Gradient descent on ½uᵀQu + qᵀu + ‖u − x‖²/(2 step)."""
+        u, rate = x.copy(), 1 / (1 / step + np.linalg.norm(Q, 2))
+        for _ in range(2000):
+            u = u - rate * (Q @ u + q + (u - x) / step)
+        return u
 
-
-def quadratic_conjugate(x, step):
-    """g*(y) = ½ (y − q)ᵀQ⁺(y − q) on q + range(Q): in an eigenbasis, coordinate by coordinate."""
     values, vectors = np.linalg.eigh(Q)
     inside = values > 1e-10
-    c = vectors.T @ (x - LINEAR)
-    shrunk = np.where(inside, c / (1 + step / np.where(inside, values, 1)), 0)
-    return LINEAR + vectors @ shrunk
+
+    def conjugate(x, step):
+        """g*(y) = ½ (y − q)ᵀQ⁺(y − q) on q + range(Q): in an eigenbasis, by coordinates."""
+        c = vectors.T @ (x - q)
+        shrunk = np.where(inside, c / (1 + step / np.where(inside, values, 1)), 0)
+        return q + vectors @ shrunk
+
+    def subgradient(u, s):
+        return np.abs(s - Q @ u - q).max()
+
+    return Case(make, descent, conjugate, parameters, subgradient=subgradient, data=True)
+
+
+def squares_case(A, b, weights=None):
+    w, n = (np.ones(A.shape[0]), 1) if weights is None else (weights, A.shape[0])
+    make = LeastSquares if weights is None else lambda A, b, w: LeastSquares(A, b, "mean", w)
+    parameters = (A, b) if weights is None else (A, b, weights)
+    return quadratic_case(make, parameters, A.T @ np.diag(w) @ A / n, -A.T @ (w * b) / n)
+
+
+def pinball_case(b, level, weights):
+    def slopes(u):
+        return (
+            np.where(u > b, weights * (1 - level), -weights * level),
+            np.where(u < b, -weights * level, weights * (1 - level)),
+        )
+
+    return Case(
+        Pinball,
+        separable(lambda u: weights * np.maximum(level * (b - u), (level - 1) * (b - u))),
+        lambda x, step: np.clip(x - step * b, -weights * level, weights * (1 - level)),
+        (b, level, weights),
+        slopes=slopes,
+        kinks=lambda step: [
+            (b - step * weights * level, np.zeros(SIZE)),
+            (b + step * weights * (1 - level), np.zeros(SIZE)),
+        ],
+        data=True,
+        anchor=(1.0, 0.0, 0.0),
+    )
+
+
+def hinge_case(y, weights):
+    def slopes(u):
+        loss = -weights * y
+        at_one, below = y * u == 1, y * u < 1
+        low, high = np.minimum(loss, 0), np.maximum(loss, 0)
+        return np.where(at_one, low, loss * below), np.where(at_one, high, loss * below)
+
+    return Case(
+        Hinge,
+        separable(lambda u: weights * np.maximum(0, 1 - y * u)),
+        lambda x, step: y * np.clip(y * x - step, -weights, 0),
+        (y, weights),
+        slopes=slopes,
+        kinks=lambda step: [(y, np.zeros(SIZE)), (y - step * weights * y, np.zeros(SIZE))],
+        data=True,
+        anchor=(-1.0, 0.0),  # it stays at 1/y
+    )
+
+
+def distance_case(b, weights):
+    return quadratic_case(SquaredDistance, (b, weights), np.diag(weights), -weights * b)
 
 
 def l1_case(penalty):
@@ -391,15 +459,15 @@ CASES = {
     "Box-per-coordinate": box_case(LOWER, UPPER),
     "Simplex": simplex_case(1.0),
     "Simplex-radius": simplex_case(2.5),
-    "Quadratic": Case(
-        Quadratic,
-        quadratic_descent,
-        quadratic_conjugate,
-        (Q, LINEAR),
-        subgradient=lambda u, s: np.abs(s - Q @ u - LINEAR).max(),
-        anywhere=True,
-        arrays=True,
+    "Quadratic": quadratic_case(Quadratic, (Q, LINEAR), Q, LINEAR),
+    "Gram": quadratic_case(Gram, (ROOT, LINEAR), Q, LINEAR),
+    "SquaredDistance": distance_case(LINEAR, np.array([1.0, 2.0, 0.5, 0.25, 4.0])),
+    "Pinball": pinball_case(LINEAR, 0.25, np.array([1.0, 2.0, 0.5, 0.25, 4.0])),
+    "Hinge": hinge_case(
+        np.array([-1.0, -1.0, 1.0, -1.0, -1.0]), np.array([1.0, 2.0, 0.5, 0.25, 4.0])
     ),
+    "LeastSquares-wide": squares_case(ROOT, LINEAR[:3]),
+    "LeastSquares-tall-weighted-mean": squares_case(TALL, np.arange(7.0), np.arange(7.0)),
     "L2": group_case(L2, 0.7, [[*range(SIZE)]], at=0.7 * FIRST),
     "L2-free": group_case(L2, 0.0, [[*range(SIZE)]]),
     "GroupL2": group_case(
@@ -457,7 +525,7 @@ CASES = {
     "Isotonic-decreasing": isotonic_case(False),
     **{name: Case(**fields) for name, fields in SETS.items()},
 }
-ELSEWHERE = {"Nuclear"}  # on matrices: test_prox_spectral.py
+ELSEWHERE = {"LogDet", "Nuclear"}  # on matrices: test_losses.py, test_prox_spectral.py
 
 
 def named(condition):
@@ -589,7 +657,7 @@ def inner(case):
     if case.make is Box:
         lower, upper = parameters
         return [np.isfinite(p) & (lower < upper) for p in parameters]
-    return [np.isfinite(p) if case.anywhere else p > 0 for p in parameters]
+    return [np.isfinite(p) if case.anywhere or case.data else p > 0 for p in parameters]
 
 
 @jax.jit
@@ -661,7 +729,7 @@ def test_derivative_in_the_penalty_at_a_kink(name):
             if case.make is Box:  # where both bounds are met, the lower one counts
                 expected = 1.0 * (x == p) * ((i == 0) | (x != leaves[0]))
             else:
-                expected = np.zeros(SIZE)
+                expected = np.full(SIZE, case.anchor[i] if case.anchor else 0.0)
             np.testing.assert_array_equal(found, expected)
 
 
@@ -723,7 +791,7 @@ def test_float32_in_float32_out(case):
     x = np.array([1.3, -0.2, 0.9, -2.7, 0.4])
     x32, step32 = x.astype(np.float32), jnp.asarray(0.8, jnp.float32)
     g32 = jax.tree.map(lambda p: jnp.asarray(p, jnp.float32), case.g)
-    for g in (g32,) if case.make is Quadratic else (g32, case.g):
+    for g in (g32,) if case.data else (g32, case.g):
         for step in (step32, 0.8):
             u = prox(g, x32, step)
             assert u.dtype == jnp.float32
@@ -750,7 +818,7 @@ def test_batches_over_its_parameters(name):
         np.testing.assert_allclose(u, expected, atol=1e-14)
 
 
-@named(lambda case: not case.arrays)
+@named(lambda case: not (case.arrays or case.data))
 def test_pytree_unknown_is_the_same_leaf_by_leaf(name):
     case = CASES[name]
     x = {"a": np.array([1.3, -0.2, 0.9, -2.7, 0.4]), "b": (np.linspace(-2, 2, SIZE),)}

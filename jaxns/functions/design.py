@@ -1,34 +1,40 @@
 """What all losses of a linear predictor share: Σᵢ wᵢ ℓᵢ(aᵢᵀx) for a design matrix A.
 
 A loss says how one sample is charged, ℓᵢ and its derivatives in the predictor t = Ax; everything
-that follows from the chain rule is here, once.
+that follows from the chain rule is here, once. A may be sparse (`jax.experimental.sparse.BCOO`;
+BCSR is converted): it is only multiplied by, never made dense, except the columns that a Hessian
+is asked for.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxns import tree, validate
+from jaxns import validate
+from jaxns.operators import krylov_bound
 from jaxns.struct import replace, settle
 
 EXACT_SIZE = 256  # up to here the largest eigenvalue is computed, beyond it is bounded
-KRYLOV_SIZE = 48  # dimension of the Krylov space from which it is bounded
 
 
 class LinearModel:
     """Σᵢ wᵢ ℓᵢ(tᵢ), t = Ax, divided by n when `scale` is "mean". For the losses to inherit.
 
     charge(t): ℓᵢ(tᵢ), (n,).   slope(t): ℓᵢ′(tᵢ).   bend(t): ℓᵢ″(tᵢ), or an element of its
-    generalised derivative.   steepest: a bound on every ℓᵢ″.
+    generalised derivative.   steepest: a bound on every ℓᵢ″, None where there is none.
+    target: b or y, (n,), or (n, k) for an unknown of shape (p, k).
     """
 
     A: Any
     scale: str
     weights: Any
-    steepest: float = 1.0
+    steepest: float | None = 1.0
+
+    @property
+    def target(self) -> Array:
+        raise NotImplementedError
 
     def charge(self, t: Array) -> Array:
         raise NotImplementedError
@@ -47,14 +53,23 @@ class LinearModel:
 
     def hessian(self, x: Array, index: Array | None = None) -> Array:
         """∇²f(x), or its rows and columns in `index`, for an unknown that is a vector."""
-        A = self.A if index is None else self.A[:, index]
+        A = self.columns(index)
         return A.T @ (self.weighted(self.bend(self.A @ x))[:, None] * A)
 
-    def lipschitz(self) -> Array:
-        return self.steepest * self._largest_eigenvalue()
+    def lipschitz(self) -> Array | None:
+        return None if self.steepest is None else self.steepest * self._largest_eigenvalue()
 
     def start(self) -> Array:
-        return jnp.zeros(self.A.shape[1], tree.dtype(self))
+        shape = (self.A.shape[1], *self.target.shape[1:])
+        return jnp.zeros(shape, jnp.result_type(self.A.dtype, self.target.dtype))
+
+    def columns(self, index: Array | None = None) -> Array:
+        """Those of A in `index`, or all of them, dense."""
+        if not hasattr(self.A, "todense"):
+            return self.A if index is None else self.A[:, index]
+        if index is None:
+            return self.A.todense()
+        return self.A @ jax.nn.one_hot(index, self.A.shape[1], axis=0, dtype=self.A.dtype)
 
     def weighted(self, r: Array) -> Array:
         """Rows times their weights, over n for a mean."""
@@ -62,12 +77,40 @@ class LinearModel:
             r = self.weights.reshape((-1,) + (1,) * (r.ndim - 1)) * r
         return r / self.A.shape[0] if self.scale == "mean" else r
 
+    def half_weighted(self, r: Array) -> Array:
+        """Rows times the square roots of their weights, over √n for a mean."""
+        if self.weights is not None:
+            r = jnp.sqrt(self.weights).reshape((-1,) + (1,) * (r.ndim - 1)) * r
+        return r / self.A.shape[0] ** 0.5 if self.scale == "mean" else r
+
+    def short_gram(self) -> Array:
+        """AᵀWA, or W^½ A Aᵀ W^½ if that is smaller: the same nonzero eigenvalues."""
+        n, p = self.A.shape
+        loss = self._opaque()
+        if hasattr(self.A, "todense"):
+            column = loss.multiply if p <= n else loss.multiply_dual
+            return jax.lax.map(column, jnp.eye(min(n, p), dtype=self.A.dtype))
+        if p <= n:
+            return loss.A.T @ loss.weighted(loss.A)
+        return loss.half_weighted(loss.half_weighted(loss.A @ loss.A.T).T)
+
+    def multiply(self, u: Array) -> Array:
+        """AᵀWA u."""
+        return self.adjoint(self.weighted(self.A @ u))
+
+    def multiply_dual(self, r: Array) -> Array:
+        """W^½ A Aᵀ W^½ r."""
+        return self.half_weighted(self.A @ self.adjoint(self.half_weighted(r)))
+
     def adjoint(self, r: Array) -> Array:
         """Aᵀ r, as rᵀ A: on a CPU more than twice as fast for a matrix stored by rows."""
         return r @ self.A if r.ndim == 1 else (r.T @ self.A).T
 
-    def _check_rows(self, name: str, target: Array) -> None:
-        validate.same_length(name, target, "A", self.A.shape[0])
+    def _check(self, name: str, ndim: int | tuple[int, ...] = 1) -> None:
+        """The fields, of which the target has this name and number of dimensions."""
+        settle(self, "A", validate.matrix("A", self.A))
+        settle(self, name, validate.array(name, getattr(self, name), ndim))
+        validate.same_length(name, self.target, "A", self.A.shape[0])
         validate.choice("scale", self.scale, ("sum", "mean"))
         if self.weights is not None:
             weights = validate.nonnegative("weights", validate.array("weights", self.weights, 1))
@@ -76,45 +119,13 @@ class LinearModel:
 
     def _largest_eigenvalue(self) -> Array:
         """Of Aᵀ W A: exact when A has a short side, otherwise bounded from above."""
-        n, p = self.A.shape
-        # Data that a jitted function closes over are constants, which XLA would multiply (slowly)
-        # while it compiles.
-        loss: Any = replace(self, A=jax.lax.optimization_barrier(self.A))
-        if min(n, p) <= EXACT_SIZE:
-            gram = loss.A.T @ loss.weighted(loss.A) if p <= n else loss._gram_of_rows()
-            return jnp.linalg.eigvalsh(gram)[-1]
-        start = jnp.sin(1 + jnp.arange(p, dtype=loss.A.dtype))
-        return krylov_bound(lambda v: loss.adjoint(loss.weighted(loss.A @ v)), start)
+        if min(self.A.shape) <= EXACT_SIZE:
+            return jnp.linalg.eigvalsh(self.short_gram())[-1]
+        loss = self._opaque()
+        start = jnp.sin(1 + jnp.arange(self.A.shape[1], dtype=self.A.dtype))
+        return krylov_bound(loss.multiply, start)
 
-    def _gram_of_rows(self) -> Array:
-        """W^½ A Aᵀ W^½, which has the nonzero eigenvalues of Aᵀ W A."""
-        gram = self.A @ self.A.T
-        if self.weights is not None:
-            root = jnp.sqrt(self.weights)
-            gram = root[:, None] * gram * root
-        return gram / self.A.shape[0] if self.scale == "mean" else gram
-
-
-def krylov_bound(M: Callable[[Array], Array], start: Array) -> Array:
-    """At least the largest eigenvalue of M ⪰ 0, unless `start` misses its eigenvector.
-
-    θ + ‖Mu − θu‖ for the largest Ritz pair (θ, u) of the Krylov space of `start`: the bound of
-    Zhou and Li 2011 (Linear Algebra and its Applications 435), orthogonalised in full.
-    """
-
-    def unit(v, least=0.0):
-        length = jnp.linalg.norm(v)
-        return v / jnp.where(length > least, length, jnp.inf)
-
-    def widen(i, basis):
-        v = unit(M(basis[i - 1]))
-        for _ in range(2):
-            v = v - basis.T @ (basis @ v)
-        return basis.at[i].set(unit(v, least=1e2 * tree.eps(v)))  # else: the space is invariant
-
-    basis = jnp.zeros((KRYLOV_SIZE, start.size), start.dtype).at[0].set(unit(start))
-    basis = jax.lax.fori_loop(1, KRYLOV_SIZE, widen, basis)
-    image = M(basis.T)
-    values, vectors = jnp.linalg.eigh(basis @ image)
-    theta, u = values[-1], vectors[:, -1]
-    return theta + jnp.linalg.norm(image @ u - theta * (basis.T @ u))
+    def _opaque(self: Any) -> Any:
+        """Data that a jitted function closes over are constants, which XLA would multiply (slowly)
+        while it compiles."""
+        return replace(self, A=jax.lax.optimization_barrier(self.A))

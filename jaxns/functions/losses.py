@@ -1,6 +1,5 @@
-"""Smooth losses: value, gradient, Lipschitz constant of the gradient."""
+"""Smooth losses of a linear predictor: how one sample is charged (see `design.LinearModel`)."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,42 +8,76 @@ import numpy as np
 from jax import Array
 
 from jaxns import validate
-from jaxns.closure import hoist
 from jaxns.functions.design import LinearModel
 from jaxns.struct import settle, static, struct
-from jaxns.tree import Tree
 
 
 @struct
-class LeastSquares(LinearModel):
-    r"""½ Σᵢ wᵢ (aᵢᵀx − bᵢ)², divided by n when `scale="mean"`.
+class Huber(LinearModel):
+    r"""Σᵢ wᵢ h(aᵢᵀx − bᵢ),  h(r) = ½ r² where |r| ≤ delta, else delta (|r| − ½ delta).
 
-    A: (n, p).   b: (n,), or (n, k) for an unknown of shape (p, k).
-    scale: "sum" or "mean" (over the n rows, whatever the weights).   weights: (n,) ≥ 0, or None.
+    Divided by n when `scale="mean"`. A, b, scale, weights: as for `LeastSquares`.   delta: > 0.
     """
 
     A: Array
     b: Array
+    delta: float | Array = 1.0
     scale: str = static(default="sum")
     weights: Array | None = None
 
     def __post_init__(self) -> None:
-        settle(self, "A", validate.array("A", self.A, 2))
-        settle(self, "b", validate.array("b", self.b, (1, 2)))
-        self._check_rows("b", self.b)
+        delta = validate.positive("delta", validate.scalar("delta", self.delta))
+        settle(self, "delta", delta)
+        self._check("b", (1, 2))
+
+    @property
+    def target(self) -> Array:
+        return self.b
 
     def charge(self, t: Array) -> Array:
-        return 0.5 * (t - self.b) ** 2
+        r = t - self.b
+        far = self.delta * (jnp.abs(r) - 0.5 * self.delta)
+        return jnp.where(jnp.abs(r) < self.delta, 0.5 * r**2, far)
 
     def slope(self, t: Array) -> Array:
-        return t - self.b
+        r = t - self.b
+        return jnp.where(jnp.abs(r) < self.delta, r, self.delta * jnp.sign(r))
 
     def bend(self, t: Array) -> Array:
-        return jnp.ones_like(t)
+        return (jnp.abs(t - self.b) < self.delta).astype(t.dtype)
 
-    def start(self) -> Array:
-        shape = (self.A.shape[1], *self.b.shape[1:])
-        return jnp.zeros(shape, jnp.result_type(self.A, self.b))
+
+@struct
+class Poisson(LinearModel):
+    r"""Σᵢ wᵢ (exp(aᵢᵀx) − yᵢ aᵢᵀx), divided by n when `scale="mean"`: counts with mean exp(aᵢᵀx).
+
+    Its gradient has no Lipschitz constant: solvers find their stepsize by backtracking.
+
+    A: (n, p).   y: (n,) ≥ 0.   scale, weights: as for `LeastSquares`.
+    """
+
+    A: Array
+    y: Array
+    scale: str = static(default="sum")
+    weights: Array | None = None
+    steepest = None
+
+    def __post_init__(self) -> None:
+        self._check("y")
+        validate.nonnegative("y", self.y)
+
+    @property
+    def target(self) -> Array:
+        return self.y
+
+    def charge(self, t: Array) -> Array:
+        return jnp.exp(t) - self.y * t
+
+    def slope(self, t: Array) -> Array:
+        return jnp.exp(t) - self.y
+
+    def bend(self, t: Array) -> Array:
+        return jnp.exp(t)
 
 
 @struct
@@ -61,13 +94,12 @@ class Logistic(LinearModel):
     steepest = 0.25
 
     def __post_init__(self) -> None:
-        settle(self, "A", validate.array("A", self.A, 2))
-        settle(self, "y", validate.array("y", self.y, 1))
-        if validate.is_known(self.y):
-            known = np.asarray(self.y)
-            if not np.all(np.isnan(known) | (np.abs(known) == 1)):
-                raise ValueError("y must hold the labels -1 and 1 only")
-        self._check_rows("y", self.y)
+        self._check("y")
+        settle(self, "y", signs("y", self.y))
+
+    @property
+    def target(self) -> Array:
+        return self.y
 
     def charge(self, t: Array) -> Array:
         return jax.nn.softplus(-self.y * t)
@@ -80,97 +112,105 @@ class Logistic(LinearModel):
 
 
 @struct
-class Quadratic:
-    """½ xᵀQx + qᵀx with Q symmetric positive semidefinite.   Q: (p, p).   q: (p,)."""
+class SquaredHinge(LinearModel):
+    r"""Σᵢ wᵢ max(0, 1 − yᵢ aᵢᵀx)², divided by n when `scale="mean"`.
 
-    Q: Array
-    q: Array
+    A: (n, p).   y: (n,), each −1 or 1.   scale, weights: as for `LeastSquares`.
+    """
+
+    A: Array
+    y: Array
+    scale: str = static(default="sum")
+    weights: Array | None = None
+    steepest = 2.0
 
     def __post_init__(self) -> None:
-        settle(self, "Q", validate.array("Q", self.Q, 2))
-        settle(self, "q", validate.array("q", self.q, 1))
-        if self.Q.shape != (self.q.shape[0],) * 2:
-            raise ValueError(f"Q must have shape {(self.q.shape[0],) * 2}, got {self.Q.shape}")
+        self._check("y")
+        settle(self, "y", signs("y", self.y))
 
-    def __call__(self, x: Array) -> Array:
-        return 0.5 * jnp.vdot(x, self.Q @ x) + jnp.vdot(self.q, x)
+    @property
+    def target(self) -> Array:
+        return self.y
 
-    def gradient(self, x: Array) -> Array:
-        return 0.5 * (self.Q @ x + self.Q.T @ x) + self.q
+    def charge(self, t: Array) -> Array:
+        return self._shortfall(t) ** 2
 
-    def hessian(self, x: Array, index: Array | None = None) -> Array:
-        """Q, or its rows and columns in `index`."""
-        Q = 0.5 * (self.Q + self.Q.T)
-        return Q if index is None else Q[index][:, index]
+    def slope(self, t: Array) -> Array:
+        return -2 * self.y * self._shortfall(t)
 
-    def lipschitz(self) -> Array:
-        return jnp.linalg.eigvalsh(0.5 * (self.Q + self.Q.T))[-1]
+    def bend(self, t: Array) -> Array:
+        return jnp.where(self._shortfall(t) == 0, 0, 2).astype(t.dtype)
 
-    def prox(self, x: Array, step: Array | float) -> Array:
-        """(I + step Q)⁻¹ (x − step q)."""
-        symmetric = 0.5 * (self.Q + self.Q.T)
-        system = jnp.eye(self.q.shape[0], dtype=symmetric.dtype) + step * symmetric
-        return jax.scipy.linalg.solve(system, x - step * self.q, assume_a="pos")
-
-    def start(self) -> Array:
-        return jnp.zeros_like(self.q)
+    def _shortfall(self, t: Array) -> Array:
+        """max(0, 1 − y t), with derivative 0 at 0; NaN stays."""
+        short = 1 - self.y * t
+        return jnp.where(short <= 0, 0, short)
 
 
 @struct
-class Smooth:
-    """fun(x, *data), a differentiable function of any pytree x.
+class Multinomial(LinearModel):
+    r"""Σᵢ wᵢ (log Σ_c exp(tᵢ_c) − Σ_c yᵢ_c tᵢ_c),  t = Ax, for an unknown x of shape (p, classes).
 
-    fun: static: two instances share one compilation when it is the same function, so define it at
-        module level and pass what it needs as `data`. A new lambda at each call is traced each
-        time. Arrays in its closure are found by `solve`, and differentiated with respect to.
-    data: pytrees; leaves, which may be differentiated.
-    constant: a Lipschitz constant of the gradient, if one is known; without it solvers find their
-        stepsize by backtracking.
+    Divided by n when `scale="mean"`.
+
+    A: (n, p).   scale, weights: as for `LeastSquares`.
+    y: (n, classes), rows ≥ 0 with sum 1; or (n,) integer labels 0, 1, …, of which there are then as
+        many classes as the largest says. Labels become rows with one 1.
     """
 
-    fun: Callable[..., Array] = static()
-    data: tuple = ()
-    constant: float | Array | None = None
+    A: Array
+    y: Array
+    scale: str = static(default="sum")
+    weights: Array | None = None
+    steepest = 0.5
 
-    def __init__(
-        self, fun: Callable[..., Array], *data: Any, lipschitz: float | Array | None = None
-    ) -> None:
-        if not callable(fun):
-            raise TypeError(f"fun must be a function of x, got {type(fun).__name__}")
-        if lipschitz is not None:
-            lipschitz = validate.positive("lipschitz", validate.scalar("lipschitz", lipschitz))
-        settle(self, "fun", fun)
-        settle(self, "data", data)
-        settle(self, "constant", lipschitz)
+    def __post_init__(self) -> None:
+        settle(self, "y", one_hot("y", self.y, validate.matrix("A", self.A).dtype))
+        self._check("y", 2)
 
-    def __call__(self, x: Tree) -> Array:
-        return self.fun(x, *self.data)
+    @property
+    def target(self) -> Array:
+        return self.y
 
-    def gradient(self, x: Tree) -> Tree:
-        return jax.grad(self.fun)(x, *self.data)
+    def charge(self, t: Array) -> Array:
+        return jax.nn.logsumexp(t, axis=1) - jnp.sum(self.y * t, axis=1)
 
-    def lipschitz(self) -> float | Array | None:
-        return self.constant
+    def slope(self, t: Array) -> Array:
+        return jax.nn.softmax(t, axis=1) - self.y
 
-    def hoist(self, x: Tree) -> "Smooth":
-        """The same function, with the arrays that `fun` closes over among its data."""
-        explicit, arrays = hoist(self.fun, x, *self.data)
-        if not arrays:
-            return self
-        return Smooth(_Reordered(explicit), arrays, *self.data, lipschitz=self.constant)
+    def hessian(self, x: Array, index: Array | None = None) -> Array:
+        """∇²f in the coordinates of x.ravel(), or its rows and columns in `index`."""
+        index = jnp.arange(x.size) if index is None else index
+        row, column = jnp.divmod(index, x.shape[1])
+        A, P = self.columns(row), jax.nn.softmax(self.A @ x, axis=1)[:, column]
+        within = A.T @ self.weighted(P * A)
+        same = column[:, None] == column
+        return jnp.where(same, within, 0) - (P * A).T @ self.weighted(P * A)
 
 
-class _Reordered:
-    """x, arrays, *data -> explicit(arrays, x, *data); equal when `explicit` is."""
+def signs(name: str, y: Array) -> Array:
+    """Labels, each −1 or 1."""
+    if validate.is_known(y):
+        known = np.asarray(y)
+        if not np.all(np.isnan(known) | (np.abs(known) == 1)):
+            raise ValueError(f"{name} must hold the labels -1 and 1 only")
+    return y
 
-    def __init__(self, explicit: Callable) -> None:
-        self.explicit = explicit
 
-    def __call__(self, x: Tree, arrays: list, *data: Any) -> Array:
-        return self.explicit(arrays, x, *data)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Reordered) and self.explicit == other.explicit
-
-    def __hash__(self) -> int:
-        return hash(self.explicit)
+def one_hot(name: str, y: Any, dtype: Any) -> Any:
+    """A row of class probabilities for each sample, from these or from integer labels."""
+    if np.ndim(y) != 1:
+        y = validate.array(name, y, 2)
+        if validate.is_known(y):
+            known = np.asarray(y)
+            if np.any(known < 0) or np.any(np.abs(known.sum(1) - 1) > 1e-5):
+                raise ValueError(f"{name} must have rows ≥ 0 with sum 1")
+        return y
+    if not validate.is_known(y):
+        raise TypeError(f"{name} must have one column per class where labels are not known yet")
+    labels = np.asarray(y)
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise TypeError(f"{name} must hold integer labels, or one column per class")
+    if labels.size == 0 or labels.min() < 0:
+        raise ValueError(f"{name} must hold labels 0, 1, …, got {labels}")
+    return validate.array(name, np.eye(labels.max() + 1, dtype=dtype)[labels])

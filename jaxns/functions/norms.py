@@ -33,6 +33,8 @@ def shrink(x: Array, by: Any) -> Array:
 class Zero:
     """0, everywhere: no penalty."""
 
+    quadratic = True
+
     def __call__(self, x: Tree) -> Array:
         return jnp.zeros((), tree.dtype(x))
 
@@ -85,6 +87,7 @@ class SquaredL2:
     """½ Σⱼ penaltyⱼ xⱼ².   penalty: as for `L1`."""
 
     penalty: Any
+    quadratic = True
 
     def __post_init__(self) -> None:
         settle(self, "penalty", validate.coefficients("penalty", self.penalty))
@@ -110,6 +113,9 @@ class SquaredL2:
     def curvature(self, x: Tree, v: Tree) -> Tree:
         penalty = per_leaf("penalty", self.penalty, x)
         return jax.tree.map(lambda p, vi: p * vi, penalty, v)
+
+    def strong_convexity(self) -> Array:
+        return jnp.min(jnp.stack([jnp.min(jnp.asarray(p)) for p in jax.tree.leaves(self.penalty)]))
 
 
 @struct

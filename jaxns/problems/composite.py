@@ -5,8 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxns import tree, validate
+from jaxns import operators, tree, validate
 from jaxns.functions.norms import Zero
+from jaxns.problems.max_penalty import smallest
+from jaxns.problems.split_form import SplitForm
 from jaxns.struct import replace, settle, struct
 from jaxns.tree import Tree
 
@@ -18,8 +20,8 @@ class Composite:
     f, g, h: functions as in `jaxns.functions`: anything callable with `gradient`, `prox`,
         `lipschitz` where it has them, and registered as a pytree. Which of them must be smooth, and
         which known by their prox, the solver says.
-    K: a matrix, or an operator with `K(x)` and an adjoint `K.T(u)`; None for the identity.
-        x is then an array; g is a function of Kx.
+    K: a matrix, dense or sparse, or an operator with `K(x)` and an adjoint `K.T(u)`; None for the
+        identity. x is then an array; g is a function of Kx.
     """
 
     f: Any
@@ -42,7 +44,7 @@ class Composite:
                     f"Smooth({getattr(function, '__name__', 'fun')}, *data)"
                 )
         if self.K is not None and not callable(self.K):
-            settle(self, "K", validate.array("K", self.K, 2))
+            settle(self, "K", validate.matrix("K", self.K))
 
     def __call__(self, x: Tree) -> jax.Array:
         value = self.f(x) + self.g(self.apply(x))
@@ -50,17 +52,19 @@ class Composite:
 
     def apply(self, x: Tree) -> Tree:
         """Kx."""
-        if self.K is None:
-            return x
-        return self.K(x) if callable(self.K) else self.K @ x
+        return operators.apply(self.K, x)
 
     def adjoint(self, u: Tree) -> Tree:
         """Kᵀu."""
-        if self.K is None:
-            return u
-        if callable(self.K):
-            return self.K.T(u)  # pyright: ignore[reportFunctionMemberAccess]
-        return u @ self.K if u.ndim == 1 else (u.T @ self.K).T
+        return operators.adjoint(self.K, u)
+
+    def split_form(self) -> SplitForm:
+        """min f(x) + g(z) subject to Kx − z = 0 (without h)."""
+        return SplitForm(self.f, self.g, 1.0 if self.K is None else self.K)
+
+    def read(self, x: Tree, z: Tree, y: Tree) -> Tree:
+        """The solution, from x, z = Kx and the multiplier y of that equation: x."""
+        return x
 
     def start(self) -> Tree | None:
         """Zero, in the shape and type of the unknown; None where its functions do not know them."""
@@ -81,7 +85,22 @@ class Composite:
         }
         return replace(self, **hoistable) if hoistable else self
 
-    def default_solver(self) -> Any:
-        from jaxns.solvers import ForwardBackward
+    def max_penalty(self) -> jax.Array:
+        """The smallest penalty g whose solution is zero (infinite if none is).
 
-        return ForwardBackward()
+        For a penalty that is one number, that number; for one per coordinate or group, what
+        multiplies it; for `elastic_net` its penalty at the same l1_ratio, for `fused_lasso` l1 at
+        the same tv. Raises `TypeError` where no closed form is known.
+        """
+        zero = self.start()
+        if self.K is not None or self.h is not None or zero is None:
+            raise TypeError("max_penalty needs a problem f(x) + g(x) whose f knows its unknown")
+        return smallest(self.g, jax.tree.map(jnp.negative, self.f.gradient(zero)))
+
+    def default_solver(self) -> Any:
+        from jaxns.solvers import DavisYin, ForwardBackward, PrimalDual
+
+        if self.K is None and self.h is None:
+            return ForwardBackward()
+        three = self.K is None and hasattr(self.f, "gradient")
+        return DavisYin() if three else PrimalDual()

@@ -1,19 +1,27 @@
 """How a problem is solved: one algorithm, one file, with no loop and no derivative in it."""
 
+from jaxns.solvers.admm import ADMM
 from jaxns.solvers.anderson import Anderson
+from jaxns.solvers.davis_yin import DavisYin
+from jaxns.solvers.douglas_rachford import DouglasRachford
 from jaxns.solvers.forward_backward import ForwardBackward
 from jaxns.solvers.gradient_descent import GradientDescent
 from jaxns.solvers.heavy_ball import HeavyBall
 from jaxns.solvers.interior_point import InteriorPoint
 from jaxns.solvers.nesterov import Nesterov
+from jaxns.solvers.primal_dual import PrimalDual
 from jaxns.solvers.relaxed import Relaxed
 
 __all__ = [
+    "ADMM",
     "Anderson",
+    "DavisYin",
+    "DouglasRachford",
     "ForwardBackward",
     "GradientDescent",
     "HeavyBall",
     "InteriorPoint",
     "Nesterov",
+    "PrimalDual",
     "Relaxed",
 ]

@@ -2,13 +2,16 @@
 
 from typing import Any
 
-from jax import Array
+import jax.numpy as jnp
+from jax import Array, lax
 
 from jaxns import tree, validate
 from jaxns.solvers import stepsize
 from jaxns.solvers.needs import need, need_plain
 from jaxns.struct import replace, settle, struct
 from jaxns.tree import Tree
+
+PLAIN = 0.5  # inertia where Polyak's is not known
 
 
 @struct
@@ -23,33 +26,48 @@ class HeavyBall:
     Derivatives converge with the iterates where f is twice differentiable; for a gradient that is
     only Lipschitz, piggyback has no guarantee.
 
-    stepsize: α, by default (1 − β)·1.5/L, inside iPiano's bound 2(1 − β)/L. f must know its
-        Lipschitz constant, or α be given.
-    inertia: β in [0, 1).
+    For a quadratic f with eigenvalues between μ and L, and g = 0 or quadratic too, Polyak's
+    constants make it contract by √β, the best that a first-order method can do:
+
+        α = 4/(√L + √μ)²,     β = ((√L − √μ)/(√L + √μ))²
+
+    stepsize: α. By default Polyak's with Polyak's β, otherwise (1 − β)·1.5/L, inside iPiano's bound
+        2(1 − β)/L. f must know its Lipschitz constant, or α be given.
+    inertia: β in [0, 1). By default Polyak's where f and g are quadratic and f knows μ > 0,
+        otherwise 0.5.
+    strong_convexity: μ > 0, to use Polyak's constants for any f and g: for those that are not
+        quadratic they may not converge (Lessard, Recht and Packard 2016).
     """
 
     stepsize: float | Array | None = None
-    inertia: float | Array = 0.5
+    inertia: float | Array | None = None
+    strong_convexity: float | Array | None = None
 
     def __post_init__(self) -> None:
         stepsize.check(self)
-        beta = validate.between("inertia", validate.scalar("inertia", self.inertia), 0, 1)
-        settle(self, "inertia", beta)
+        if self.inertia is not None:
+            beta = validate.between("inertia", validate.scalar("inertia", self.inertia), 0, 1)
+            settle(self, "inertia", beta)
+        if self.strong_convexity is not None:
+            mu = validate.scalar("strong_convexity", self.strong_convexity)
+            settle(self, "strong_convexity", validate.positive("strong_convexity", mu))
 
     def prepare(self, problem: Any, x0: Tree) -> "HeavyBall":
         need(self, problem, "f", "gradient", "use a solver that takes the prox of f")
         need(self, problem, "g", "prox", "use GradientDescent if g is smooth")
         need_plain(self, problem, "use PrimalDual, or DavisYin for h")
+        beta = PLAIN if self.inertia is None else self.inertia
         if self.stepsize is not None:
-            return self
-        constant = stepsize.lipschitz(problem.f)
-        if constant is None:
-            raise ValueError(
-                f"HeavyBall needs a stepsize: {type(problem.f).__name__} knows no Lipschitz "
-                "constant; pass HeavyBall(stepsize=…), or use ForwardBackward, which backtracks"
-            )
-        alpha = stepsize.from_lipschitz(constant)
-        return replace(self, stepsize=1.5 * (1 - self.inertia) * alpha)
+            return replace(self, inertia=beta)
+        L = stepsize.required(self, problem.f, "use ForwardBackward, which backtracks")
+        alpha, mu = 1.5 * (1 - beta) * stepsize.from_lipschitz(L), self._curvature(problem)
+        if self.inertia is None and mu is not None:
+            L, mu = lax.stop_gradient((jnp.asarray(L), mu))
+            known = mu > 1e2 * tree.eps(x0) * L
+            root_L, root_mu = jnp.sqrt(L), jnp.sqrt(jnp.where(known, jnp.minimum(mu, L), L))
+            alpha = jnp.where(known, 4 / (root_L + root_mu) ** 2, alpha)
+            beta = jnp.where(known, ((root_L - root_mu) / (root_L + root_mu)) ** 2, beta)
+        return replace(self, stepsize=alpha, inertia=beta)
 
     def init(self, problem: Any, x0: Tree) -> tuple[Tree, Tree]:
         return x0, x0
@@ -57,7 +75,7 @@ class HeavyBall:
     def step(self, problem: Any, z: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
         x, x_before = z
         alpha, beta = self.stepsize, self.inertia
-        if alpha is None:
+        if alpha is None or beta is None:
             return self.prepare(problem, x).step(problem, z)
         inertia = tree.axpy(beta, tree.sub(x, x_before), x)
         return problem.g.prox(tree.axpy(-alpha, problem.f.gradient(x), inertia), alpha), x
@@ -69,3 +87,10 @@ class HeavyBall:
     def scale(self, problem: Any, z: tuple[Tree, Tree]) -> Any:
         x, _ = z
         return 0.0 if self.stepsize is None else self.stepsize * tree.norm(problem.f.gradient(x))
+
+    def _curvature(self, problem: Any) -> Any:
+        """μ, where Polyak's constants are sound or asked for; otherwise None."""
+        if self.strong_convexity is not None:
+            return self.strong_convexity
+        quadratic = all(getattr(part, "quadratic", False) for part in (problem.f, problem.g))
+        return stepsize.strong_convexity(problem.f) if quadratic else None

@@ -26,10 +26,13 @@ def need_no_penalty(solver: Any, problem: Any) -> None:
     need(solver, problem, "g", "gradient", remedy)
 
 
-def need_plain(solver: Any, problem: Any, remedy: str) -> None:
-    """Raise `TypeError` if a problem has a third function or an operator inside g."""
-    for part in ("K", "h"):
+def need_plain(
+    solver: Any, problem: Any, remedy: str, without: tuple[str, ...] = ("K", "h")
+) -> None:
+    """Raise `TypeError` if a problem has a third function h or an operator K inside g."""
+    for part in without:
         if getattr(problem, part, None) is not None:
+            allowed = "".join(f" + {p}(x)" for p in ("h",) if p not in without)
             raise TypeError(
-                f"{type(solver).__name__} solves min f(x) + g(x), without {part}; {remedy}"
+                f"{type(solver).__name__} solves min f(x) + g(x){allowed}, without {part}; {remedy}"
             )

@@ -22,6 +22,13 @@ def check(solver: Any) -> None:
         settle(solver, "stepsize", alpha)
 
 
+def check_relaxation(solver: Any) -> None:
+    """Refuse a relaxation outside (0, 2) (for `__post_init__`)."""
+    relaxation = validate.scalar("relaxation", solver.relaxation)
+    validate.positive("relaxation", relaxation)
+    settle(solver, "relaxation", validate.between("relaxation", relaxation, 0, 2))
+
+
 def lipschitz(function: Any) -> Any:
     """A Lipschitz constant of the function's gradient; None where it knows none."""
     return function.lipschitz() if hasattr(function, "lipschitz") else None
@@ -31,6 +38,35 @@ def from_lipschitz(constant: Any) -> Array:
     """1/L, a constant of the solve: no derivative flows through it."""
     constant = lax.stop_gradient(jnp.asarray(constant))
     return 1 / jnp.where(constant > 0, constant, 1)  # a constant f has L = 0: any stepsize will do
+
+
+def required(solver: Any, function: Any, otherwise: str, argument: str = "stepsize=…") -> Any:
+    """The function's Lipschitz constant, for a solver that does not backtrack."""
+    constant = lipschitz(function)
+    if constant is None:
+        name = type(solver).__name__
+        raise ValueError(
+            f"{name} needs a stepsize: {type(function).__name__} knows no Lipschitz constant; "
+            f"pass {name}({argument}), or {otherwise}"
+        )
+    return constant
+
+
+def from_curvature(function: Any) -> Array | float:
+    """1/√(μL), for the prox of f: with μ = L/30 where f knows none, or a smaller one; 1 without L.
+
+    A minimiser with zeros or active bounds sees more curvature than the smallest one.
+    """
+    L, mu = lipschitz(function), strong_convexity(function)
+    if L is None:
+        return 1.0
+    L, mu = lax.stop_gradient((jnp.asarray(L), 0.0 if mu is None else mu))
+    return from_lipschitz(jnp.sqrt(jnp.clip(mu, L / 30, L) * L))
+
+
+def strong_convexity(function: Any) -> Any:
+    """A μ for which f − μ/2 ‖·‖² is convex; None where the function knows none."""
+    return function.strong_convexity() if hasattr(function, "strong_convexity") else None
 
 
 def initial(gradient: Callable[[Tree], Tree], x: Tree) -> Array:

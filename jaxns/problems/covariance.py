@@ -1,0 +1,43 @@
+"""Sparse inverse covariance: the graph of a Gaussian."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+from jaxns.functions import L1, LogDet
+from jaxns.problems.composite import Composite
+from jaxns.problems.max_penalty import smallest
+from jaxns.struct import struct
+from jaxns.validate import coefficients
+
+
+@struct
+class SparseInverseCovariance(Composite):
+    """See `sparse_inverse_covariance`."""
+
+    def max_penalty(self) -> Array:
+        """The smallest penalty whose solution is diagonal: the largest |Sᵢⱼ|, i ≠ j."""
+        S = self.f.S
+        return smallest(self.g, jnp.where(jnp.eye(S.shape[0], dtype=bool), 0, S))
+
+    def default_solver(self) -> Any:
+        from jaxns.solvers import DouglasRachford
+
+        return DouglasRachford()
+
+
+def sparse_inverse_covariance(
+    S: Any, penalty: Any, diagonal: bool = True
+) -> SparseInverseCovariance:
+    """tr(SX) − log det X + penalty Σᵢⱼ |Xᵢⱼ| over symmetric positive definite X.
+
+    Friedman, Hastie and Tibshirani 2008; all entries are penalised. With `diagonal=False` those on
+    the diagonal are not: `sklearn.covariance.graphical_lasso(S, penalty)`.
+
+    S: (p, p), an empirical covariance.   penalty: a number, or one for each entry (symmetric).
+    """
+    f, penalty = LogDet(S), coefficients("penalty", penalty)
+    if not diagonal:
+        penalty = penalty * (1 - jnp.eye(f.S.shape[0], dtype=f.S.dtype))
+    return SparseInverseCovariance(f, L1(penalty))
