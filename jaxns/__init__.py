@@ -9,7 +9,7 @@ it stops (a `Stop`), and how it is differentiated (a mode).
 from jaxns import _conflict, functions, problems
 from jaxns.fixed_point import ConvergenceError, Solution, Status, Stop
 from jaxns.modes import Implicit, OneStep, Piggyback
-from jaxns.problems import Composite, QuadraticProgram, SplitForm
+from jaxns.problems import Composite, QuadraticProgram, Root, SplitForm
 from jaxns.solve import Path, derivative_path, fixed_point, solve
 from jaxns.solvers import (
     ADMM,
@@ -21,6 +21,7 @@ from jaxns.solvers import (
     HeavyBall,
     InteriorPoint,
     Nesterov,
+    Newton,
     PrimalDual,
     Relaxed,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "Composite",
     "QuadraticProgram",
     "SplitForm",
+    "Root",
     "functions",
     "problems",
     # how
@@ -47,6 +49,7 @@ __all__ = [
     "HeavyBall",
     "InteriorPoint",
     "Nesterov",
+    "Newton",
     "PrimalDual",
     "Relaxed",
     # when it stops

@@ -124,3 +124,19 @@ class _Explicit:
     def __call__(self, arrays: list[Any], *args: Any) -> Any:
         fun = jaxpr_as_fun(ClosedJaxpr(self.jaxpr, arrays))
         return jax.tree.unflatten(self.out_structure, fun(*jax.tree.leaves(args)))
+
+
+class Reordered:
+    """x, arrays, *data -> explicit(arrays, x, *data); equal when `explicit` is."""
+
+    def __init__(self, explicit: Callable) -> None:
+        self.explicit = explicit
+
+    def __call__(self, x: Any, arrays: list, *data: Any) -> Any:
+        return self.explicit(arrays, x, *data)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Reordered) and self.explicit == other.explicit
+
+    def __hash__(self) -> int:
+        return hash(self.explicit)

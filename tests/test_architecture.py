@@ -35,7 +35,7 @@ ARROWS: dict[str, set[str]] = {
     "solve": CARRIERS | {"closure", "fixed_point", "modes"},
     "functions": CARRIERS | {"closure", "operators"},
     "problems": CARRIERS | {"closure", "operators", "functions"},
-    "solvers": CARRIERS | {"operators"},
+    "solvers": CARRIERS | {"linear", "operators"},
     "jaxns": {
         "_conflict",
         "struct",

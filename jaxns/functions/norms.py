@@ -44,6 +44,12 @@ class Zero:
     def gradient(self, x: Tree) -> Tree:
         return tree.zeros_like(x)
 
+    def support(self, x: Tree) -> Tree:
+        return jax.tree.map(lambda xi: jnp.ones_like(xi, bool), x)
+
+    def curvature(self, x: Tree, v: Tree) -> Tree:
+        return tree.zeros_like(v)
+
     def lipschitz(self) -> float:
         return 0.0
 
@@ -103,6 +109,12 @@ class SquaredL2:
     def gradient(self, x: Tree) -> Tree:
         penalty = per_leaf("penalty", self.penalty, x)
         return jax.tree.map(lambda p, xi: p * xi, penalty, x)
+
+    def support(self, x: Tree) -> Tree:
+        return jax.tree.map(lambda xi: jnp.ones_like(xi, bool), x)
+
+    def curvature(self, x: Tree, v: Tree) -> Tree:
+        return self.gradient(v)
 
     def lipschitz(self) -> Array:
         return jnp.max(jnp.stack([jnp.max(jnp.asarray(p)) for p in jax.tree.leaves(self.penalty)]))
@@ -172,6 +184,10 @@ def per_leaf(name: str, coefficients: Any, x: Tree, against: str = "x") -> Tree:
         return c
 
     return jax.tree.map(check, spread, x)
+
+
+def _moves(penalty: Array, x: Array) -> Array:
+    return (x != 0) | (penalty == 0)
 
 
 def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:

@@ -7,7 +7,7 @@ import jax
 from jax import Array
 
 from jaxns import validate
-from jaxns.closure import hoist
+from jaxns.closure import Reordered, hoist
 from jaxns.struct import settle, static, struct
 from jaxns.tree import Tree
 
@@ -53,20 +53,4 @@ class Smooth:
         explicit, arrays = hoist(self.fun, x, *self.data)
         if not arrays:
             return self
-        return Smooth(_Reordered(explicit), arrays, *self.data, lipschitz=self.constant)
-
-
-class _Reordered:
-    """x, arrays, *data -> explicit(arrays, x, *data); equal when `explicit` is."""
-
-    def __init__(self, explicit: Callable) -> None:
-        self.explicit = explicit
-
-    def __call__(self, x: Tree, arrays: list, *data: Any) -> Array:
-        return self.explicit(arrays, x, *data)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Reordered) and self.explicit == other.explicit
-
-    def __hash__(self) -> int:
-        return hash(self.explicit)
+        return Smooth(Reordered(explicit), arrays, *self.data, lipschitz=self.constant)

@@ -13,12 +13,14 @@ from jaxns.problems.groups import fused_lasso, group_lasso, multitask_lasso
 from jaxns.problems.quadratic_program import QuadraticProgram
 from jaxns.problems.quantiles import quantile_regression
 from jaxns.problems.regression import elastic_net, lasso, nonnegative_least_squares, ridge
+from jaxns.problems.root import Root
 from jaxns.problems.signals import total_variation, trend_filtering
 from jaxns.problems.split_form import SplitForm
 
 __all__ = [
     "Composite",
     "QuadraticProgram",
+    "Root",
     "SplitForm",
     "elastic_net",
     "fused_lasso",

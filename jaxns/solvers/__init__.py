@@ -9,6 +9,7 @@ from jaxns.solvers.gradient_descent import GradientDescent
 from jaxns.solvers.heavy_ball import HeavyBall
 from jaxns.solvers.interior_point import InteriorPoint
 from jaxns.solvers.nesterov import Nesterov
+from jaxns.solvers.newton import Newton
 from jaxns.solvers.primal_dual import PrimalDual
 from jaxns.solvers.relaxed import Relaxed
 
@@ -22,6 +23,7 @@ __all__ = [
     "HeavyBall",
     "InteriorPoint",
     "Nesterov",
+    "Newton",
     "PrimalDual",
     "Relaxed",
 ]

@@ -1,0 +1,94 @@
+"""Linear systems solved with a factor that derivatives do not see.
+
+x = M⁻¹ b by `lax.custom_linear_solve`: its derivatives are again solves with M, at every order, so
+that nothing ever passes through a factorisation: M enters through the differentiable `matvec`, and
+the matrix that is factorised is taken as a constant. Where the matrix is singular to working
+precision its pseudo-inverse takes the place of the factor: a consistent system is then solved for
+the answer of least norm, and no number comes out large because a pivot was small.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxns import linear, tree
+
+Matvec = Callable[[Array], Array]
+
+
+def symmetric(matvec: Matvec, b: Array, matrix: Array, convex: bool = False) -> Array:
+    """M⁻¹ b for a symmetric M, by Cholesky after scaling M to a unit diagonal.
+
+    convex: replace each eigenvalue by its absolute value where M is not positive definite, so that
+        the answer makes an acute angle with b.
+    """
+    matrix = lax.stop_gradient(matrix)
+    diagonal = jnp.abs(jnp.diagonal(matrix))
+    unit = jnp.where(diagonal > 0, lax.rsqrt(jnp.where(diagonal > 0, diagonal, 1)), 1)
+    scaled = unit[:, None] * matrix * unit
+    lower = jnp.linalg.cholesky(scaled)
+    sound = jnp.min(jnp.diagonal(lower), initial=1) ** 2 > b.size * tree.eps(b)  # not so for NaN
+
+    def inverted():
+        values, vectors = jnp.linalg.eigh(jnp.where(sound, jnp.eye(b.size, dtype=b.dtype), scaled))
+        size = jnp.abs(values)
+        kept = size > b.size * tree.eps(b) * jnp.max(size, initial=0)
+        inverse = jnp.where(kept, 1 / jnp.where(kept, size if convex else values, 1), 0)
+        return (vectors * inverse) @ vectors.T
+
+    inverse = _where_unsound(sound, inverted, lower)
+
+    def solve(_, b):
+        answer = jax.scipy.linalg.cho_solve((lower, True), unit * b)
+        return unit * jnp.where(sound, answer, inverse @ (unit * b))
+
+    return lax.custom_linear_solve(matvec, b, solve, symmetric=True)
+
+
+def general(matvec: Matvec, b: Array, matrix: Array) -> Array:
+    """M⁻¹ b for any square M, by LU after scaling each row to a largest entry of 1."""
+    matrix = lax.stop_gradient(matrix)
+    largest = jnp.max(jnp.abs(matrix), axis=1, initial=0)
+    unit = 1 / jnp.where(largest > 0, largest, 1)
+    scaled = unit[:, None] * matrix
+    factors = jax.scipy.linalg.lu_factor(scaled)
+    pivots = jnp.abs(jnp.diagonal(factors[0]))
+    least = b.size * tree.eps(b) * jnp.max(pivots, initial=0)
+    sound = jnp.min(pivots, initial=jnp.inf) > least
+    inverse = _where_unsound(
+        sound, lambda: jnp.linalg.pinv(jnp.where(sound, jnp.eye(b.size, dtype=b.dtype), matrix)),
+        matrix,
+    )  # fmt: skip
+
+    def solve(_, b):
+        return jnp.where(sound, jax.scipy.linalg.lu_solve(factors, unit * b), inverse @ b)
+
+    def transpose_solve(_, b):
+        answer = unit * jax.scipy.linalg.lu_solve(factors, b, trans=1)
+        return jnp.where(sound, answer, b @ inverse)
+
+    return lax.custom_linear_solve(matvec, b, solve, transpose_solve)
+
+
+def krylov(matvec: Matvec, b: Array, tol: Any = None, method: str = "cg") -> Array:
+    """M⁻¹ b without a matrix, to the relative residual `tol`.
+
+    By default to rounding level, and then NaN where that is not reached: the system is singular.
+    """
+
+    def solve(matvec, b):
+        target = 0.0 if tol is None else tol
+        x, report = linear.solve(method, matvec, b, target, 10 * b.size + 100)
+        return x if tol is not None else jnp.where(report.converged, x, jnp.nan)
+
+    if method == "cg":
+        return lax.custom_linear_solve(matvec, b, solve, symmetric=True)
+    return lax.custom_linear_solve(matvec, b, solve, transpose_solve=solve)
+
+
+def _where_unsound(sound: Array, inverted: Callable[[], Array], like: Array) -> Array:
+    # Decided for all lanes together: under vmap both branches would run.
+    return lax.cond(tree.any_lane(~sound), inverted, lambda: jnp.zeros_like(like))

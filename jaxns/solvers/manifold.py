@@ -1,0 +1,119 @@
+"""The smooth piece on which a composite problem is solved: Newton's step there.
+
+A partly smooth g says at a point p which coordinates can move, `support(p)` (E embeds them), how it
+curves along them, `curvature(p, v)` = Cv, and, where there is one, to which vector every move must
+be orthogonal, `normal(p)`. Along this manifold f + g is twice differentiable.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.flatten_util import ravel_pytree
+
+from jaxns import tree
+from jaxns.solvers import frozen
+from jaxns.tree import Tree
+
+SIZES = (32, 128, 512, 2048)  # of the buffers that a support is gathered to
+BATCH = 64  # columns of a Hessian that are computed together, where each is a product
+
+Matvec = Callable[[Array], Array]
+
+
+def newton_step(
+    problem: Any, p: Tree, slope: Tree, linear: str, ridge: Array | float = 0.0
+) -> Tree:
+    """E s with (H_SS + C_SS + ridge I) s = −Eᵀ slope, H = ∇²f(p), of the size of the support.
+
+    The support is gathered to the smallest buffer in SIZES that holds it, so that the cost follows
+    it; one that fits none is left in place and its system solved by conjugate gradients. Derivatives
+    are exact to all orders, and never pass through a factorisation.
+    """
+    flat, unravel = ravel_pytree(p)
+    support, _ = ravel_pytree(problem.g.support(lax.stop_gradient(p)))
+    b = -jnp.where(support, ravel_pytree(slope)[0], 0)
+    normal = None
+    if hasattr(problem.g, "normal"):
+        normal = jnp.where(support, ravel_pytree(problem.g.normal(p))[0], 0)
+
+    def curvature(v):
+        return ravel_pytree(problem.g.curvature(p, unravel(v)))[0]
+
+    def gradient(v):
+        return ravel_pytree(problem.f.gradient(unravel(v)))[0]
+
+    def product(v):  # (H + C) v
+        return jax.jvp(gradient, (flat,), (v,))[1] + curvature(v)
+
+    count = jnp.sum(support)
+
+    def gathered(size):
+        """Solve with a matrix of `size` rows; those beyond the support are the identity's."""
+        index = jnp.nonzero(support, size=size, fill_value=flat.size)[0]
+        used = jnp.arange(size) < count
+
+        def restrict(v):
+            return v.at[index].get(mode="fill", fill_value=0)
+
+        def embed(s):
+            return jnp.zeros_like(flat).at[index].add(s, mode="drop")
+
+        def matvec(s):
+            return restrict(product(embed(s))) + jnp.where(used, ridge, 1) * s
+
+        def matrix():
+            columns = curvature if _has_hessian(problem.f, p) else product
+            eye = jnp.eye(size, dtype=flat.dtype)
+            M = lax.map(lambda e: restrict(columns(embed(e))), eye, batch_size=min(size, BATCH))
+            if columns is curvature:
+                M = M + problem.f.hessian(p, jnp.minimum(index, flat.size - 1))
+            M = jnp.where(used[:, None] & used, M, 0)
+            return M + jnp.diag(jnp.where(used, ridge, 1).astype(M.dtype))
+
+        n = None if normal is None else restrict(normal)
+        matvec, M, rhs = _tangent(n, matvec, lax.stop_gradient(matrix()), restrict(b))
+        return embed(frozen.symmetric(matvec, rhs, M))
+
+    def in_place():
+        def matvec(v):
+            return jnp.where(support, product(jnp.where(support, v, 0)) + ridge * v, v)
+
+        along, _, rhs = _tangent(normal, matvec, None, b)
+        return frozen.krylov(along, rhs)
+
+    sizes = [] if linear == "krylov" else [size for size in SIZES if size < flat.size]
+    whole = linear == "direct" or (linear == "auto" and flat.size <= SIZES[-1])
+    ways = [lambda size=size: gathered(size) for size in [*sizes, *([flat.size] if whole else [])]]
+    ways = ways if whole else [*ways, in_place]
+    # Decided for all lanes together: under vmap every branch would run.
+    bucket = jnp.sum(tree.over_lanes(count) > jnp.asarray([0, *sizes][1:], count.dtype))
+    return unravel(lax.switch(bucket, ways))
+
+
+def _has_hessian(f: Any, p: Tree) -> bool:
+    return getattr(f, "hessian", None) is not None and isinstance(p, jax.Array) and p.ndim == 1
+
+
+def _tangent(normal: Array | None, matvec: Matvec, matrix: Any, b: Array) -> tuple:
+    """The same system with every move kept orthogonal to `normal`: P M P + τ uuᵀ, P = I − uuᵀ."""
+    if normal is None:
+        return matvec, matrix, b
+    squared = normal @ normal
+    u = normal / jnp.sqrt(jnp.where(squared > 0, squared, 1))
+    tau = lax.stop_gradient(tree.norm(matvec(u)))
+    tau = jnp.where(tau > 0, tau, 1)
+
+    def P(v):
+        return v - u * (u @ v)
+
+    def along(v):
+        return P(matvec(P(v))) + tau * u * (u @ v)
+
+    if matrix is not None:
+        v = lax.stop_gradient(u)
+        Mv = matrix @ v
+        matrix = matrix - jnp.outer(v, Mv) - jnp.outer(Mv, v) + (v @ Mv + tau) * jnp.outer(v, v)
+    return along, matrix, P(b)
