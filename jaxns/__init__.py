@@ -9,7 +9,7 @@ it stops (a `Stop`), and how it is differentiated (a mode).
 from jaxns import _conflict, functions, problems
 from jaxns.fixed_point import ConvergenceError, Solution, Status, Stop
 from jaxns.modes import Implicit, OneStep, Piggyback
-from jaxns.problems import Composite, QuadraticProgram, Root, SplitForm
+from jaxns.problems import Composite, QuadraticProgram, Root, SplitForm, Transport
 from jaxns.solve import Path, derivative_path, fixed_point, solve
 from jaxns.solvers import (
     ADMM,
@@ -24,6 +24,7 @@ from jaxns.solvers import (
     Newton,
     PrimalDual,
     Relaxed,
+    Sinkhorn,
 )
 from jaxns.struct import static, struct
 
@@ -37,6 +38,7 @@ __all__ = [
     "QuadraticProgram",
     "SplitForm",
     "Root",
+    "Transport",
     "functions",
     "problems",
     # how
@@ -52,6 +54,7 @@ __all__ = [
     "Newton",
     "PrimalDual",
     "Relaxed",
+    "Sinkhorn",
     # when it stops
     "ConvergenceError",
     "Solution",

@@ -44,12 +44,6 @@ class Zero:
     def gradient(self, x: Tree) -> Tree:
         return tree.zeros_like(x)
 
-    def support(self, x: Tree) -> Tree:
-        return jax.tree.map(lambda xi: jnp.ones_like(xi, bool), x)
-
-    def curvature(self, x: Tree, v: Tree) -> Tree:
-        return tree.zeros_like(v)
-
     def lipschitz(self) -> float:
         return 0.0
 
@@ -111,20 +105,13 @@ class SquaredL2:
         return jax.tree.map(lambda p, xi: p * xi, penalty, x)
 
     def support(self, x: Tree) -> Tree:
-        return jax.tree.map(lambda xi: jnp.ones_like(xi, bool), x)
+        return everywhere(x)
 
     def curvature(self, x: Tree, v: Tree) -> Tree:
         return self.gradient(v)
 
     def lipschitz(self) -> Array:
         return jnp.max(jnp.stack([jnp.max(jnp.asarray(p)) for p in jax.tree.leaves(self.penalty)]))
-
-    def support(self, x: Tree) -> Tree:
-        return everywhere(x)
-
-    def curvature(self, x: Tree, v: Tree) -> Tree:
-        penalty = per_leaf("penalty", self.penalty, x)
-        return jax.tree.map(lambda p, vi: p * vi, penalty, v)
 
     def strong_convexity(self) -> Array:
         return jnp.min(jnp.stack([jnp.min(jnp.asarray(p)) for p in jax.tree.leaves(self.penalty)]))

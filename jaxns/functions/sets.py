@@ -68,14 +68,6 @@ class Box(Flat):
         lower, upper = per_leaf("lower", self.lower, x), per_leaf("upper", self.upper, x)
         return jax.tree.map(lambda xi, lo, up: (lo < xi) & (xi < up), x, lower, upper)
 
-    def support(self, x: Tree) -> Tree:
-        """Coordinates that can move: those off their bounds."""
-        lower, upper = per_leaf("lower", self.lower, x), per_leaf("upper", self.upper, x)
-        return jax.tree.map(lambda xi, lo, up: (lo < xi) & (xi < up), x, lower, upper)
-
-    def curvature(self, x: Tree, v: Tree) -> Tree:
-        return tree.zeros_like(v)
-
 
 @struct
 class Simplex(Flat):

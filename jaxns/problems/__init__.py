@@ -9,6 +9,7 @@ from jaxns.problems.classification import (
 from jaxns.problems.composite import Composite
 from jaxns.problems.covariance import sparse_inverse_covariance
 from jaxns.problems.factorisation import nonnegative_matrix_factorisation
+from jaxns.problems.ground_cost import PointCloud, PositiveFeatures, gaussian_features
 from jaxns.problems.groups import fused_lasso, group_lasso, multitask_lasso
 from jaxns.problems.quadratic_program import QuadraticProgram
 from jaxns.problems.quantiles import quantile_regression
@@ -16,14 +17,21 @@ from jaxns.problems.regression import elastic_net, lasso, nonnegative_least_squa
 from jaxns.problems.root import Root
 from jaxns.problems.signals import total_variation, trend_filtering
 from jaxns.problems.split_form import SplitForm
+from jaxns.problems.transport import LazyPlan, Transport, TransportPlan
 
 __all__ = [
     "Composite",
+    "LazyPlan",
+    "PointCloud",
+    "PositiveFeatures",
     "QuadraticProgram",
     "Root",
     "SplitForm",
+    "Transport",
+    "TransportPlan",
     "elastic_net",
     "fused_lasso",
+    "gaussian_features",
     "group_lasso",
     "lasso",
     "logistic_regression",

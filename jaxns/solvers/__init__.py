@@ -12,6 +12,7 @@ from jaxns.solvers.nesterov import Nesterov
 from jaxns.solvers.newton import Newton
 from jaxns.solvers.primal_dual import PrimalDual
 from jaxns.solvers.relaxed import Relaxed
+from jaxns.solvers.sinkhorn import Sinkhorn
 
 __all__ = [
     "ADMM",
@@ -26,4 +27,5 @@ __all__ = [
     "Newton",
     "PrimalDual",
     "Relaxed",
+    "Sinkhorn",
 ]

@@ -29,8 +29,8 @@ def newton_step(
     """E s with (H_SS + C_SS + ridge I) s = −Eᵀ slope, H = ∇²f(p), of the size of the support.
 
     The support is gathered to the smallest buffer in SIZES that holds it, so that the cost follows
-    it; one that fits none is left in place and its system solved by conjugate gradients. Derivatives
-    are exact to all orders, and never pass through a factorisation.
+    it; one that fits none is left in place and its system solved by conjugate gradients.
+    Derivatives are exact to all orders, and never pass through a factorisation.
     """
     flat, unravel = ravel_pytree(p)
     support, _ = ravel_pytree(problem.g.support(lax.stop_gradient(p)))
