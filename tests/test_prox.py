@@ -70,7 +70,6 @@ class Case:
     kinks(step): points x where the prox has a kink, each with the derivative documented there: its
         diagonal, or all of it.
     projection: whether g is 0 on a set and infinite off it.
-    data: whether the parameters are data: of any sign, and of the type of x, which is an array.
     anchor: derivatives, in each parameter, of where a coordinate at a kink stays (if not at 0).
     convex: a prox that is not of a convex function can expand, and has no conjugate.
     anywhere: whether its parameters may take any value.
@@ -86,7 +85,6 @@ class Case:
     subgradient: Callable[[np.ndarray, np.ndarray], float] | None = None
     kinks: Callable[[float], list[tuple[np.ndarray, np.ndarray]]] = lambda step: []
     projection: bool = False
-    data: bool = False
     anchor: tuple[float, ...] = ()
     convex: bool = True
     anywhere: bool = False
@@ -217,7 +215,9 @@ def quadratic_case(make, parameters, Q, q):
     def subgradient(u, s):
         return np.abs(s - Q @ u - q).max()
 
-    return Case(make, descent, conjugate, parameters, subgradient=subgradient, data=True)
+    return Case(
+        make, descent, conjugate, parameters, subgradient=subgradient, anywhere=True, arrays=True
+    )
 
 
 def squares_case(A, b, weights=None):
@@ -244,7 +244,8 @@ def pinball_case(b, level, weights):
             (b - step * weights * level, np.zeros(SIZE)),
             (b + step * weights * (1 - level), np.zeros(SIZE)),
         ],
-        data=True,
+        anywhere=True,
+        arrays=True,
         anchor=(1.0, 0.0, 0.0),
     )
 
@@ -263,7 +264,8 @@ def hinge_case(y, weights):
         (y, weights),
         slopes=slopes,
         kinks=lambda step: [(y, np.zeros(SIZE)), (y - step * weights * y, np.zeros(SIZE))],
-        data=True,
+        anywhere=True,
+        arrays=True,
         anchor=(-1.0, 0.0),  # it stays at 1/y
     )
 
@@ -543,10 +545,10 @@ every_case = pytest.mark.parametrize(
     "case",
     [pytest.param(c, marks=pytest.mark.slow if c.slow else (), id=k) for k, c in CASES.items()],
 )
+convex = named(lambda case: case.convex)
 with_kinks = named(lambda case: case.kinks(1.0))
 with_parameters = named(lambda case: case.parameters)
 projections = named(lambda case: case.projection)
-convex = named(lambda case: case.convex)
 
 # Round numbers often, so that coordinates meet kinks, bounds and each other.
 coordinates = st.one_of(
@@ -657,7 +659,7 @@ def inner(case):
     if case.make is Box:
         lower, upper = parameters
         return [np.isfinite(p) & (lower < upper) for p in parameters]
-    return [np.isfinite(p) if case.anywhere or case.data else p > 0 for p in parameters]
+    return [np.isfinite(p) if case.anywhere else p > 0 for p in parameters]
 
 
 @jax.jit
@@ -791,7 +793,7 @@ def test_float32_in_float32_out(case):
     x = np.array([1.3, -0.2, 0.9, -2.7, 0.4])
     x32, step32 = x.astype(np.float32), jnp.asarray(0.8, jnp.float32)
     g32 = jax.tree.map(lambda p: jnp.asarray(p, jnp.float32), case.g)
-    for g in (g32,) if case.data else (g32, case.g):
+    for g in (g32,) if case.arrays and not case.projection else (g32, case.g):
         for step in (step32, 0.8):
             u = prox(g, x32, step)
             assert u.dtype == jnp.float32
@@ -818,7 +820,7 @@ def test_batches_over_its_parameters(name):
         np.testing.assert_allclose(u, expected, atol=1e-14)
 
 
-@named(lambda case: not (case.arrays or case.data))
+@named(lambda case: not case.arrays)
 def test_pytree_unknown_is_the_same_leaf_by_leaf(name):
     case = CASES[name]
     x = {"a": np.array([1.3, -0.2, 0.9, -2.7, 0.4]), "b": (np.linspace(-2, 2, SIZE),)}

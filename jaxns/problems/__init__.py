@@ -17,6 +17,7 @@ from jaxns.problems.regression import elastic_net, lasso, nonnegative_least_squa
 from jaxns.problems.root import Root
 from jaxns.problems.signals import total_variation, trend_filtering
 from jaxns.problems.split_form import SplitForm
+from jaxns.problems.svm import kernel_svm, svm, svr
 from jaxns.problems.transport import LazyPlan, Transport, TransportPlan
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "fused_lasso",
     "gaussian_features",
     "group_lasso",
+    "kernel_svm",
     "lasso",
     "logistic_regression",
     "multinomial",
@@ -44,6 +46,8 @@ __all__ = [
     "sparse_inverse_covariance",
     "sparse_logistic",
     "sparse_multinomial",
+    "svm",
+    "svr",
     "total_variation",
     "trend_filtering",
 ]

@@ -59,6 +59,8 @@ class ADMM:
         form, r = self._form(problem), self.penalty
         if self._linearises(form):
             L = stepsize.lipschitz(form.f) if hasattr(form.f, "gradient") else None
+            if L is None:
+                need(self, form, "f", "prox", "use ForwardBackward, which needs no constant")
             for_x = L, size = lax.stop_gradient((L, operators.norm(form.A, x0)))
             suited = 1.0 if L is None else jnp.where(L > 0, L, 1) / size**2
         elif self.x_update is not None:

@@ -6,7 +6,7 @@ from jax import Array
 
 from jaxns import tree
 from jaxns.solvers import stepsize
-from jaxns.solvers.needs import need, need_plain
+from jaxns.solvers.needs import need, need_composite, need_plain
 from jaxns.struct import replace, struct
 from jaxns.tree import Tree
 
@@ -34,6 +34,7 @@ class DavisYin:
         stepsize.check_relaxation(self)
 
     def prepare(self, problem: Any, x0: Tree) -> "DavisYin":
+        need_composite(self, problem)
         need(self, problem, "f", "gradient", "use DouglasRachford, or PrimalDual for three")
         need(self, problem, "g", "prox", "put the function without a prox first, as f")
         need_plain(self, problem, "use PrimalDual", without=("K",))

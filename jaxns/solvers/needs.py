@@ -18,6 +18,15 @@ def need(solver: Any, problem: Any, role: str, ability: str, remedy: str) -> Non
         )
 
 
+def need_composite(solver: Any, problem: Any) -> None:
+    """Raise `TypeError` unless the problem has the parts of `Composite(f, g, K, h)`."""
+    if not all(hasattr(problem, part) for part in ("f", "g", "K", "h")):
+        raise TypeError(
+            f"{type(solver).__name__} solves min f(x) + g(Kx) + h(x), such as Composite(f, g, K); "
+            f"{type(problem).__name__} is not of this form"
+        )
+
+
 def need_no_penalty(solver: Any, problem: Any) -> None:
     """Raise `TypeError` unless g is smooth, so that f + g can be descended along its gradient."""
     need(solver, problem, "f", "gradient", "use a solver that takes the prox of f")
@@ -29,7 +38,12 @@ def need_no_penalty(solver: Any, problem: Any) -> None:
 def need_plain(
     solver: Any, problem: Any, remedy: str, without: tuple[str, ...] = ("K", "h")
 ) -> None:
-    """Raise `TypeError` if a problem has a third function h or an operator K inside g."""
+    """Raise `TypeError` if a problem has a third function h, or an operator between f and g."""
+    if "K" in without and hasattr(problem, "split_form") and not hasattr(problem, "K"):
+        raise TypeError(
+            f"{type(solver).__name__} solves min f(x) + g(x), not "
+            f"{type(problem).__name__}; use ADMM"
+        )
     for part in without:
         if getattr(problem, part, None) is not None:
             allowed = "".join(f" + {p}(x)" for p in ("h",) if p not in without)

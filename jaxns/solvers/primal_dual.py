@@ -7,7 +7,7 @@ from jax import Array, lax
 
 from jaxns import operators, tree, validate
 from jaxns.solvers import balance, stepsize
-from jaxns.solvers.needs import need
+from jaxns.solvers.needs import need, need_composite
 from jaxns.struct import replace, settle, static, struct
 from jaxns.tree import Tree
 
@@ -49,6 +49,7 @@ class PrimalDual:
                 settle(self, name, value)
 
     def prepare(self, problem: Any, x0: Tree) -> "PrimalDual":
+        need_composite(self, problem)
         smooth, simple = self._parts(problem)
         remedy = "it takes one of f and h by its gradient and the other, and g, by their prox"
         need(self, problem, "g", "prox", remedy)
