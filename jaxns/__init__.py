@@ -7,6 +7,7 @@ it stops (a `Stop`), and how it is differentiated (a mode).
 """
 
 from jaxns import _conflict, functions, problems
+from jaxns.divergence import sinkhorn_divergence
 from jaxns.fixed_point import ConvergenceError, Solution, Status, Stop
 from jaxns.modes import Implicit, OneStep, Piggyback
 from jaxns.problems import Composite, QuadraticProgram, Root, SplitForm, Transport
@@ -67,6 +68,7 @@ __all__ = [
     # the verbs
     "Path",
     "derivative_path",
+    "sinkhorn_divergence",
     "fixed_point",
     "solve",
     # what solvers, problems and functions of one's own are made with

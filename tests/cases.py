@@ -153,6 +153,8 @@ SOLVERS: dict[str, Case] = {
     "DavisYin": Case(jaxns.DavisYin(), ("three", "lasso", "simplex"), ("lasso", "simplex")),
     "Relaxed": Case(jaxns.Relaxed(jaxns.ForwardBackward(), 0.8), ("lasso", "simplex")),
 }
+# Solvers of other problems than Composite, and the files that put them through the contracts.
+ELSEWHERE = {"Sinkhorn": "test_sinkhorn.py"}
 PAIRS = [(solver, problem) for solver, case in SOLVERS.items() for problem in case.problems]
 SLOW_PAIRS = [(solver, problem) for solver, case in SOLVERS.items() for problem in case.slow]
 

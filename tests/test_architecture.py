@@ -18,7 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 CARRIERS = {"struct", "tree", "validate"}
 EVERYTHING = {
     *CARRIERS, "closure", "operators", "linear", "fixed_point", "modes", "solve", "functions",
-    "problems", "solvers", "jaxns",
+    "problems", "solvers", "divergence", "jaxns",
 }  # fmt: skip
 
 # Which rooms of the package (its modules and subpackages) a room may import. A new room gets a row.
@@ -36,8 +36,10 @@ ARROWS: dict[str, set[str]] = {
     "functions": CARRIERS | {"closure", "operators"},
     "problems": CARRIERS | {"closure", "operators", "functions"},
     "solvers": CARRIERS | {"linear", "operators"},
+    "divergence": {"fixed_point", "modes", "problems", "solve"},
     "jaxns": {
         "_conflict",
+        "divergence",
         "struct",
         "fixed_point",
         "modes",

@@ -258,7 +258,7 @@ def _swap(cost: Callable) -> Callable:
 
 
 def _exponents(cost: Array, epsilon: Any) -> Array:
-    allowed = cost < jnp.inf
+    allowed = cost != jnp.inf  # and not <, so that NaN stays NaN
     return jnp.where(allowed, -jnp.where(allowed, cost, 0) / epsilon, -jnp.inf)
 
 
@@ -280,4 +280,4 @@ def _log_total(total: Array, peak: Array) -> Array:
 
 
 def _highest(p: Array, weights: Array, cost: Array) -> Array:
-    return jnp.max(jnp.where((weights > 0) & (cost < jnp.inf), p, -jnp.inf), axis=-1)
+    return jnp.max(jnp.where((weights > 0) & (cost != jnp.inf), p, -jnp.inf), axis=-1)

@@ -128,7 +128,7 @@ class Transport:
             return LazyPlan(self, f, g, self._value(f, g, R, S))
         E = self.density(f, g)
         plan = self.a[:, None] * E * self.b
-        C = jnp.where(self.ground.matrix < jnp.inf, self.ground.matrix, 0)
+        C = jnp.where(self.ground.matrix != jnp.inf, self.ground.matrix, 0)
         return TransportPlan(
             f, g, plan, jnp.sum(plan * C), self._value(f, g, E @ self.b, self.a @ E)
         )
@@ -198,7 +198,7 @@ class LazyPlan:
     def cost(self) -> Array:
         """⟨P, C⟩."""
         exponents = self.problem.ground.exponents(self.problem.epsilon)
-        exponents = jnp.where(exponents > -jnp.inf, exponents, 0)
+        exponents = jnp.where(exponents != -jnp.inf, exponents, 0)
         return -self.problem.epsilon * jnp.sum(self.plan * exponents)
 
     def apply(self, v: Array) -> Array:

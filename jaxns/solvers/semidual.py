@@ -43,8 +43,8 @@ def length(problem: Any, f: Array, residual: Array, direction: Array) -> Array:
         t, _ = carry
         moved = f + t * direction
         slope = ascent(problem, moved, sweep(problem, moved) - moved, direction)
-        fine = (slope >= -OVERSHOOT * first) | (t * furthest <= SAFE)
+        fine = (slope >= -OVERSHOOT * first) | ~(t * furthest > SAFE)
         return jnp.where(fine, t, 0.5 * t), fine
 
-    t, _ = tree.while_loop(lambda carry: ~carry[1], body, (start, furthest <= SAFE))
+    t, _ = tree.while_loop(lambda carry: ~carry[1], body, (start, ~(furthest > SAFE)))
     return t
