@@ -15,6 +15,7 @@ from jaxns.solve import Path, derivative_path, fixed_point, solve
 from jaxns.solvers import (
     ADMM,
     Anderson,
+    CoordinateDescent,
     DavisYin,
     DouglasRachford,
     ForwardBackward,
@@ -26,7 +27,9 @@ from jaxns.solvers import (
     PrimalDual,
     Relaxed,
     Sinkhorn,
+    StochasticGradient,
 )
+from jaxns.solvers.stochastic_gradient import Decreasing
 from jaxns.struct import static, struct
 
 _conflict.check()
@@ -47,6 +50,7 @@ __all__ = [
     "Anderson",
     "DavisYin",
     "DouglasRachford",
+    "CoordinateDescent",
     "ForwardBackward",
     "GradientDescent",
     "HeavyBall",
@@ -56,6 +60,8 @@ __all__ = [
     "PrimalDual",
     "Relaxed",
     "Sinkhorn",
+    "StochasticGradient",
+    "Decreasing",
     # when it stops
     "ConvergenceError",
     "Solution",

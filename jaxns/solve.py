@@ -30,6 +30,7 @@ class Solver(Protocol):
     control(problem, z0), advance(problem, z, control), settle(control): a faster way to iterate
         the same map; see `jaxns.fixed_point.Iteration`.
     scale(problem, z0): the size of the numbers that a step adds up, where it may exceed ‖z‖.
+    noisy: True where `advance` draws at random, so that no residual tells when it has converged.
     """
 
     def init(self, problem: Any, x0: Tree) -> Tree: ...
@@ -76,6 +77,11 @@ def solve(
         )
     _check_mode(mode)
     _check_stop(stop)
+    if getattr(solver, "noisy", False) and stop.tol is not None:
+        raise ValueError(
+            f"{type(solver).__name__} draws at random, so that no residual tells when it has "
+            "converged: ask for a number of steps, stop=Stop(tol=None, max_steps=…)"
+        )
     x0 = _start(problem, x0)
     problem = problem.hoist(x0) if hasattr(problem, "hoist") else problem
     theta, z0 = _prepare(*seal((solver, problem)), x0)

@@ -133,6 +133,7 @@ SOLVERS: dict[str, Case] = {
     "GradientDescent": Case(jaxns.GradientDescent(), ("ridge", "logistic")),
     "GradientDescent, backtracking": Case(jaxns.GradientDescent(), ("smooth",)),
     "HeavyBall": Case(jaxns.HeavyBall(), ("lasso", "ridge", "nonnegative")),
+    "CoordinateDescent": Case(jaxns.CoordinateDescent(), ("lasso", "box")),
     "InteriorPoint": Case(
         jaxns.InteriorPoint(),
         ("quadratic_program", "bounded", "linear_program"),
@@ -151,6 +152,9 @@ SOLVERS: dict[str, Case] = {
         jaxns.PrimalDual(smooth=False), ("lasso", "denoise"), ("lasso", "denoise")
     ),
     "DavisYin": Case(jaxns.DavisYin(), ("three", "lasso", "simplex"), ("lasso", "simplex")),
+    "StochasticGradient, every row": Case(
+        jaxns.StochasticGradient(batch_size=None), ("elastic_net",)
+    ),
     "Relaxed": Case(jaxns.Relaxed(jaxns.ForwardBackward(), 0.8), ("lasso", "simplex")),
 }
 # Solvers of other problems than Composite, and the files that put them through the contracts.

@@ -6,6 +6,7 @@ BCSR is converted): it is only multiplied by, never made dense, except the colum
 is asked for.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from jax import Array
 
 from jaxns import validate
 from jaxns.operators import krylov_bound
-from jaxns.struct import replace, settle
+from jaxns.struct import is_static, replace, settle
 
 EXACT_SIZE = 256  # up to here the largest eigenvalue is computed, beyond it is bounded
 
@@ -70,6 +71,51 @@ class LinearModel:
         if index is None:
             return self.A.todense()
         return self.A @ jax.nn.one_hot(index, self.A.shape[1], axis=0, dtype=self.A.dtype)
+
+    def features(self) -> Array:
+        """Row j is ∂t/∂xⱼ, the j-th column of A: (p, n), dense, each of them contiguous."""
+        return self.columns().T
+
+    def predictor(self, x: Array) -> Array:
+        """t = Ax, which is all that coordinate methods remember of x."""
+        return self.A @ x
+
+    def partial(self, feature: Array, j: Any, t: Array) -> Array:
+        """∂f/∂xⱼ from t = Ax, for one coordinate j or several, and their features."""
+        return feature @ self.weighted(self.slope(t))
+
+    def block(self, feature: Array, j: Any) -> Array | None:
+        """At least the Hessian in one coordinate, (), or in m, (m, m); None if it has no bound."""
+        if self.steepest is None:
+            return None
+        return self.steepest * (feature @ self.weighted(feature.T))
+
+    @property
+    def samples(self) -> int:
+        return self.A.shape[0]
+
+    def rows(self, index: Array) -> Any:
+        """The loss on some rows of A, scaled so that over uniformly drawn rows its mean is f."""
+        n = self.A.shape[0]
+
+        def take(value: Any) -> Any:
+            per_row = getattr(value, "ndim", 0) and value.shape[0] == n
+            return value[index] if per_row else value
+
+        leaves = [field.name for field in dataclasses.fields(self) if not is_static(field)]  # pyright: ignore[reportArgumentType]
+        chosen: Any = replace(self, **{name: take(getattr(self, name)) for name in leaves})
+        if self.scale == "mean":
+            return chosen
+        ones = jnp.ones(index.shape, self.A.dtype) if self.weights is None else chosen.weights
+        return replace(chosen, weights=n / index.size * ones)
+
+    def row_lipschitz(self) -> Array | None:
+        """For each i, a Lipschitz constant of the gradient of `rows` at i alone: (n,)."""
+        if self.steepest is None:
+            return None
+        size = self.steepest * ((self.A * self.A) @ jnp.ones(self.A.shape[1], self.A.dtype))
+        size = size if self.weights is None else self.weights * size
+        return size if self.scale == "mean" else self.A.shape[0] * size
 
     def weighted(self, r: Array) -> Array:
         """Rows times their weights, over n for a mean."""

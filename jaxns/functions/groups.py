@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array, lax
 
 from jaxns import validate
-from jaxns.functions.norms import per_leaf, soft_threshold, weighted_l1, weighted_sum
+from jaxns.functions.norms import per_leaf, repeat, soft_threshold, weighted_l1, weighted_sum
 from jaxns.struct import settle, static, struct
 from jaxns.tree import Tree
 
@@ -118,6 +118,14 @@ class GroupL2(BlockNorm):
     def blocks(self) -> Blocks:
         return Rows() if self.groups is None else self.groups
 
+    def separate(self, x: Array) -> tuple[np.ndarray | None, L2]:
+        """Disjoint blocks of indices, and the norm of each; entries in no group are free."""
+        penalty, index = self._per_block(x), None
+        if self.groups is not None:
+            index = self.groups.members(x)
+            penalty = jnp.pad(penalty, (0, len(index) - len(penalty)))
+        return index, L2(penalty)
+
     @staticmethod
     def overlapping(penalty: Any, groups: Iterable, size: int) -> tuple["Duplicate", "GroupL2"]:
         """(K, g) with g(Kx) = Σ_g penalty_g ‖x_g‖₂ for lists of indices that may overlap.
@@ -165,9 +173,27 @@ class SparseGroup:
     def curvature(self, x: Tree, v: Tree) -> Tree:
         return self._grouped.curvature(x, v)
 
+    def separate(self, x: Array) -> tuple[np.ndarray | None, "Thresholded"]:
+        """Disjoint blocks of indices, and the function of each."""
+        l1, (index, norm) = repeat("l1", self.l1, x), self._grouped.separate(x)
+        if index is not None:
+            l1 = l1.at[index].get(mode="fill", fill_value=0)
+        return index, Thresholded(l1, norm)
+
     @property
     def _grouped(self) -> GroupL2:
         return GroupL2(self.group, self.groups)
+
+
+@struct
+class Thresholded:
+    """Σⱼ l1ⱼ |xⱼ| + norm(x), by its prox."""
+
+    l1: Any
+    norm: L2
+
+    def prox(self, x: Array, step: Any) -> Array:
+        return self.norm.prox(soft_threshold(x, step * self.l1), step)
 
 
 def block_norms(blocks: Blocks, x: Array) -> Array:
@@ -263,6 +289,21 @@ class Groups(Integers):
     def spread(self, values: Array, x: Array) -> Array:
         spread = jnp.take(values, self._of(x), mode="fill", fill_value=0)
         return spread.reshape(spread.shape + (1,) * (x.ndim - 1))
+
+    def members(self, x: Array) -> np.ndarray:
+        """The indices in each block, a row each, and then of each entry in none.
+
+        Rows are filled up with an index past the end.
+        """
+        labels = self._of(x)
+        free = labels == self.count
+        labels[free] += np.arange(np.sum(free))
+        sizes = np.bincount(labels, minlength=self.count)
+        rows = np.split(np.argsort(labels, kind="stable"), np.cumsum(sizes)[:-1])
+        index = np.full((len(sizes), np.max(sizes)), len(x), np.int32)
+        for row, block in zip(index, rows, strict=True):
+            row[: len(block)] = block
+        return index
 
     def _of(self, x: Array) -> np.ndarray:
         """A label for each entry of x along its first axis; those in no group are out of range."""

@@ -29,11 +29,23 @@ def shrink(x: Array, by: Any) -> Array:
     return (x / (1 + by)).astype(x.dtype)
 
 
+def repeat(name: str, coefficients: Any, x: Array) -> Array:
+    """The coefficients, one for each entry of x.
+
+    For the functions g(x) = Σⱼ gⱼ(xⱼ), whose `separate(x)` is (None, g with coefficients repeated
+    so): indexed along the first axis, they are those of some of the gⱼ.
+    """
+    return jnp.broadcast_to(per_leaf(name, coefficients, x), x.shape)
+
+
 @struct
 class Zero:
     """0, everywhere: no penalty."""
 
     quadratic = True
+
+    def separate(self, x: Array) -> tuple[None, "Zero"]:
+        return None, self
 
     def __call__(self, x: Tree) -> Array:
         return jnp.zeros((), tree.dtype(x))
@@ -67,6 +79,9 @@ class L1:
     def __post_init__(self) -> None:
         settle(self, "penalty", validate.coefficients("penalty", self.penalty))
 
+    def separate(self, x: Array) -> tuple[None, "L1"]:
+        return None, L1(repeat("penalty", self.penalty, x))
+
     def __call__(self, x: Tree) -> Array:
         return weighted_l1(per_leaf("penalty", self.penalty, x), x)
 
@@ -91,6 +106,9 @@ class SquaredL2:
 
     def __post_init__(self) -> None:
         settle(self, "penalty", validate.coefficients("penalty", self.penalty))
+
+    def separate(self, x: Array) -> tuple[None, "SquaredL2"]:
+        return None, SquaredL2(repeat("penalty", self.penalty, x))
 
     def __call__(self, x: Tree) -> Array:
         penalty = per_leaf("penalty", self.penalty, x)
@@ -127,6 +145,9 @@ class ElasticNet:
     def __post_init__(self) -> None:
         settle(self, "l1", validate.coefficients("l1", self.l1))
         settle(self, "l2", validate.coefficients("l2", self.l2))
+
+    def separate(self, x: Array) -> tuple[None, "ElasticNet"]:
+        return None, ElasticNet(repeat("l1", self.l1, x), repeat("l2", self.l2, x))
 
     def __call__(self, x: Tree) -> Array:
         l1, l2 = per_leaf("l1", self.l1, x), per_leaf("l2", self.l2, x)

@@ -9,7 +9,7 @@ from jax.scipy.linalg import cho_solve
 
 from jaxns import tree, validate
 from jaxns.functions.design import EXACT_SIZE, LinearModel
-from jaxns.struct import settle, static, struct
+from jaxns.struct import replace, settle, static, struct
 
 
 class QuadraticForm:
@@ -192,6 +192,24 @@ class Quadratic(QuadraticForm):
     def inverse(self, root: Array, step: Array | float, r: Array) -> Array:
         return cho_solve((root, True), r)
 
+    def features(self) -> Array:
+        """Row j is how t = Qx changes with xⱼ."""
+        return self._symmetric()
+
+    def predictor(self, x: Array) -> Array:
+        """t = Qx, which is all that coordinate methods remember of x."""
+        return self.curvature(x)
+
+    def partial(self, feature: Array, j: Any, t: Array) -> Array:
+        """∂f/∂xⱼ from t = Qx, for one coordinate j or several; 0 for those that are not there."""
+        return (t.at[j].get(mode="fill", fill_value=0)) + self.q.at[j].get(
+            mode="fill", fill_value=0
+        )
+
+    def block(self, feature: Array, j: Any) -> Array:
+        """The Hessian in one coordinate, or in several: () or (m, m)."""
+        return there(feature.T, j)
+
     def _symmetric(self) -> Array:
         return 0.5 * (self.Q + self.Q.T)
 
@@ -221,6 +239,12 @@ class Gram(_Squares):
 
     def start(self) -> Array:
         return jnp.zeros_like(self.q)
+
+    def partial(self, feature: Array, j: Any, t: Array) -> Array:
+        return feature @ t + there(self.q, j)
+
+    def rows(self, index: Array) -> "Gram":
+        return replace(self, A=(self.A.shape[0] / index.size) ** 0.5 * self.A[index])
 
     def slope_at_zero(self) -> Array:
         return self.q
@@ -269,3 +293,8 @@ class SquaredDistance:
 
     def _weighted(self, r: Array) -> Array:
         return r if self.weights is None else self.weights * r
+
+
+def there(a: Array, index: Any) -> Array:
+    """a[index], 0 where the index is past the end."""
+    return a.at[index].get(mode="fill", fill_value=0)

@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 
 from jaxns import tree, validate
-from jaxns.functions.norms import per_leaf
+from jaxns.functions.norms import per_leaf, repeat
 from jaxns.struct import settle, static, struct
 from jaxns.tree import Tree
 
@@ -29,6 +29,9 @@ class Flat:
 @struct
 class NonNegative(Flat):
     """{x : xⱼ ≥ 0}."""
+
+    def separate(self, x: Array) -> tuple[None, "NonNegative"]:
+        return None, self
 
     def __call__(self, x: Tree) -> Array:
         return indicator(everywhere(lambda xi: xi >= 0, x), x)
@@ -52,6 +55,9 @@ class Box(Flat):
         settle(self, "lower", bound("lower", self.lower))
         settle(self, "upper", bound("upper", self.upper))
         check_order(self.lower, self.upper)
+
+    def separate(self, x: Array) -> tuple[None, "Box"]:
+        return None, Box(repeat("lower", self.lower, x), repeat("upper", self.upper, x))
 
     def __call__(self, x: Tree) -> Array:
         lower, upper = per_leaf("lower", self.lower, x), per_leaf("upper", self.upper, x)

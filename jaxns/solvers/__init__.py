@@ -2,6 +2,7 @@
 
 from jaxns.solvers.admm import ADMM
 from jaxns.solvers.anderson import Anderson
+from jaxns.solvers.coordinate_descent import CoordinateDescent
 from jaxns.solvers.davis_yin import DavisYin
 from jaxns.solvers.douglas_rachford import DouglasRachford
 from jaxns.solvers.forward_backward import ForwardBackward
@@ -13,10 +14,12 @@ from jaxns.solvers.newton import Newton
 from jaxns.solvers.primal_dual import PrimalDual
 from jaxns.solvers.relaxed import Relaxed
 from jaxns.solvers.sinkhorn import Sinkhorn
+from jaxns.solvers.stochastic_gradient import StochasticGradient
 
 __all__ = [
     "ADMM",
     "Anderson",
+    "CoordinateDescent",
     "DavisYin",
     "DouglasRachford",
     "ForwardBackward",
@@ -28,4 +31,5 @@ __all__ = [
     "PrimalDual",
     "Relaxed",
     "Sinkhorn",
+    "StochasticGradient",
 ]

@@ -27,6 +27,16 @@ def need_composite(solver: Any, problem: Any) -> None:
         )
 
 
+def need_constant(solver: Any, problem: Any, role: str, constant: Any, remedy: str) -> None:
+    """Raise `TypeError` if the Lipschitz constant that `problem.role` knows is None."""
+    if constant is None:
+        function = type(getattr(problem, role)).__name__
+        raise TypeError(
+            f"{type(solver).__name__} needs a Lipschitz constant of the gradient of {role}; "
+            f"{function} has none; {remedy}"
+        )
+
+
 def need_no_penalty(solver: Any, problem: Any) -> None:
     """Raise `TypeError` unless g is smooth, so that f + g can be descended along its gradient."""
     need(solver, problem, "f", "gradient", "use a solver that takes the prox of f")

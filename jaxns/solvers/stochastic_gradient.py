@@ -1,0 +1,132 @@
+"""Stochastic gradient descent, plain and proximal."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxns import tree, validate
+from jaxns.solvers import stepsize
+from jaxns.solvers.needs import need, need_constant, need_plain
+from jaxns.struct import replace, settle, static, struct
+from jaxns.tree import Tree
+
+
+@struct
+class Decreasing:
+    """The stepsizes c/(k + k₀) of k = 0, 1, …: with c μ > 1, ‖x_k − x*‖² decreases like 1/k."""
+
+    c: float | Array
+    k0: float | Array
+
+    def __post_init__(self) -> None:
+        settle(self, "c", validate.positive("c", validate.scalar("c", self.c)))
+        settle(self, "k0", validate.positive("k0", validate.scalar("k0", self.k0)))
+
+    def __call__(self, k: Any) -> Array:
+        return self.c / (k + self.k0)
+
+
+@struct
+class Draws:
+    """image: the newest iterate, or the mean of all.   count: k.   mean: x̄_k, when averaging."""
+
+    image: Tree
+    count: Array
+    mean: Tree | None = None
+
+
+@struct
+class StochasticGradient:
+    r"""Minimise f(x) + g(x), f a sum over samples, by the gradients of a few samples at a time.
+
+        x_{k+1} = prox_{η_k g}(x_k − η_k ∇f_{ξ_k}(x_k)),   E ∇f_ξ = ∇f
+
+    with the samples ξ_k drawn uniformly, with replacement (arXiv 2405.15894; g = 0 there). The
+    iterates stay noisy, so that no residual tells how near they are: ask for a number of steps,
+    `Stop(tol=None, max_steps=…)`. `Piggyback` differentiates the draws that were made: the same
+    samples for x_k and its derivative. `Implicit` and `OneStep` go through the full objective, by
+    the map x ↦ prox_{α g}(x − α ∇f(x)) with α = 1/(2 max_i L_i).
+
+    stepsize: η, a number; or η_k as a function of k = 0, 1, …, such as `Decreasing(c, k0)` or a
+        schedule of optax (a function is structure: another one is traced anew). By default α.
+    batch_size: samples drawn in a step. None takes all rows: proximal gradient descent.
+    key: what draws: a seed, or a key of `jax.random`.
+    averaging: give back the mean of x_1, …, x_k (Polyak and Juditsky 1992).
+
+    f: a loss of a linear predictor, or anything with `samples`, `rows(index)` and
+        `row_lipschitz()`.
+    """
+
+    stepsize: float | Array | Callable[[Any], Any] | None = None
+    batch_size: int | None = static(default=1)
+    key: Any = 0
+    averaging: bool = static(default=False)
+    alpha: Array | None = None  # filled in by `prepare`
+
+    def __post_init__(self) -> None:
+        if not callable(self.stepsize):
+            stepsize.check(self)
+        if self.batch_size is not None:
+            validate.positive("batch_size", validate.integer("batch_size", self.batch_size))
+        settle(self, "key", _raw_key(self.key))
+
+    @property
+    def noisy(self) -> bool:
+        return self.batch_size is not None
+
+    def prepare(self, problem: Any, x0: Tree) -> "StochasticGradient":
+        need(self, problem, "f", "rows", "use ForwardBackward")
+        need(self, problem, "g", "prox", "use GradientDescent if g is smooth")
+        need_plain(self, problem, "use PrimalDual, or DavisYin for h")
+        need(self, problem, "f", "row_lipschitz", "use ForwardBackward")
+        constants = problem.f.row_lipschitz()
+        need_constant(self, problem, "f", constants, "use ForwardBackward")
+        alpha = 0.5 * stepsize.from_lipschitz(jnp.max(constants))
+        eta = alpha if self.stepsize is None else self.stepsize
+        return replace(self, stepsize=eta, alpha=alpha)
+
+    def init(self, problem: Any, x0: Tree) -> Tree:
+        return x0
+
+    def step(self, problem: Any, x: Tree) -> Tree:
+        return _descend(problem.f, problem.g, x, self.alpha)
+
+    def solution(self, problem: Any, x: Tree) -> Tree:
+        return x
+
+    def control(self, problem: Any, x: Tree) -> Draws:
+        return Draws(x, jnp.zeros((), jnp.int32), x if self.averaging else None)
+
+    def advance(self, problem: Any, x: Tree, control: Draws) -> tuple[Tree, Draws]:
+        k = control.count
+        f = problem.f if self.batch_size is None else problem.f.rows(self._draw(problem, k))
+        eta = self.stepsize(k) if callable(self.stepsize) else self.stepsize
+        x = _descend(f, problem.g, x, jnp.asarray(eta, tree.dtype(x)))
+        if control.mean is None:
+            return x, Draws(x, k + 1)
+        mean = tree.axpy(1 / (k + 1).astype(tree.dtype(x)), tree.sub(x, control.mean), control.mean)
+        return x, Draws(mean, k + 1, mean)
+
+    def _draw(self, problem: Any, k: Array) -> Array:
+        key = jax.random.fold_in(jax.random.wrap_key_data(self.key), k)
+        return jax.random.randint(key, (self.batch_size,), 0, problem.f.samples)
+
+
+def _descend(f: Any, g: Any, x: Tree, eta: Any) -> Tree:
+    return g.prox(tree.axpy(-eta, f.gradient(x), x), eta)
+
+
+def _raw_key(key: Any) -> Any:
+    """The key as unsigned integers: a leaf that every transformation takes."""
+    dtype = jax.random.key(0).dtype if isinstance(key, int) else getattr(key, "dtype", None)
+    if dtype == jax.random.key(0).dtype:
+        return jax.random.key_data(jax.random.key(key) if isinstance(key, int) else key)
+    if dtype is not None and jnp.issubdtype(dtype, jnp.integer):
+        if not jnp.ndim(key):
+            return jax.random.key_data(jax.random.key(key))
+        if dtype == jnp.uint32 and jnp.shape(key) == (2,):
+            return key
+    raise TypeError(f"key must be a whole number or a key of jax.random, got {key!r}")
