@@ -11,15 +11,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import jaxns
 from jaxns import functions, problems
 
-X = jnp.arange(12.0).reshape(6, 2) % 5
-y = jnp.array([1.0, -1.0, 1.0, 1.0, -1.0, -1.0])
-counts, classes = jnp.abs(y), jnp.array([0, 1, 2, 0, 1, 2])
-image = X @ X.T
-masses = jnp.full(6, 1 / 6)
+N, P = 8, 3
+_rng = np.random.default_rng(0)
+X, noise = _rng.normal(size=(N, P)), _rng.normal(size=(N, P))
+y = np.sign(X[:, 0] + noise[:, 0])
+classes = np.arange(N) % 3
+S = np.cov(_rng.normal(size=(P, 40)))
+masses = np.full(N, 1 / N)
 
 # How to build one of each, by the name that the table shows.
 BUILDERS: dict[str, Callable[[], Any]] = {
@@ -27,21 +30,26 @@ BUILDERS: dict[str, Callable[[], Any]] = {
     "elastic_net": lambda: problems.elastic_net(X, y, 0.1),
     "ridge": lambda: problems.ridge(X, y, 0.1),
     "nonnegative_least_squares": lambda: problems.nonnegative_least_squares(X, y),
-    "group_lasso": lambda: problems.group_lasso(X, y, 0.1, [0, 0]),
-    "multitask_lasso": lambda: problems.multitask_lasso(X, image, 0.1),
+    "group_lasso": lambda: problems.group_lasso(X, y, 0.1, [0, 0, 1]),
+    "multitask_lasso": lambda: problems.multitask_lasso(X, noise, 0.1),
     "fused_lasso": lambda: problems.fused_lasso(X, y, 0.1, 0.1),
-    "quantile_regression": lambda: problems.quantile_regression(X, y, 0.3),
+    "quantile_regression": lambda: problems.quantile_regression(X, y + noise[:, 1], 0.3, 0.1),
     "logistic_regression": lambda: problems.logistic_regression(X, y, 0.1),
     "sparse_logistic": lambda: problems.sparse_logistic(X, y, 0.1),
     "multinomial": lambda: problems.multinomial(X, classes, 0.1),
-    "sparse_multinomial": lambda: problems.sparse_multinomial(X, classes, 0.1),
-    "trend_filtering": lambda: problems.trend_filtering(y, 0.1),
-    "total_variation": lambda: problems.total_variation(image, 0.1),
-    "sparse_inverse_covariance": lambda: problems.sparse_inverse_covariance(image, 0.1),
-    "nonnegative_matrix_factorisation": lambda: problems.nonnegative_matrix_factorisation(image, 2),
-    "QuadraticProgram": lambda: jaxns.QuadraticProgram(X.T @ X, y[:2], G=X, h=y + 1),
+    "sparse_multinomial": lambda: problems.sparse_multinomial(X, classes, 0.02),
+    "svm": lambda: problems.svm(X, y, 1.0),
+    "kernel_svm": lambda: problems.kernel_svm(X @ X.T + np.eye(N), y, 1.0),
+    "svr": lambda: problems.svr(X, y + noise[:, 1], 1.0),
+    "trend_filtering": lambda: problems.trend_filtering(noise[:, 0], 0.5),
+    "total_variation": lambda: problems.total_variation(noise, 0.5),
+    "sparse_inverse_covariance": lambda: problems.sparse_inverse_covariance(S, 0.05),
+    "nonnegative_matrix_factorisation": lambda: problems.nonnegative_matrix_factorisation(
+        np.abs(noise), 2
+    ),
+    "QuadraticProgram": lambda: jaxns.QuadraticProgram(X.T @ X, y[:P], G=X, h=np.abs(y)),
     "SplitForm": lambda: jaxns.SplitForm(functions.LeastSquares(X, y), functions.L1(0.1)),
-    "Transport": lambda: jaxns.Transport(image, masses, masses, 0.1),
+    "Transport": lambda: jaxns.Transport(np.abs(X @ noise.T), masses, masses, 0.1),
     "Root": lambda: jaxns.Root(lambda x: x + jnp.sin(x) - y),
 }
 
@@ -61,7 +69,7 @@ def serves(solver: Any, problem: Any) -> bool:
         z = solver.init(problem, x0)
         return solver.step(problem, z), solver.solution(problem, z)
 
-    x0 = problem.start() if hasattr(problem, "start") else y
+    x0 = problem.start() if hasattr(problem, "start") else jnp.zeros(N)
     try:
         jax.eval_shape(functools.partial(first_step, solver), problem, x0)
     except (TypeError, ValueError):

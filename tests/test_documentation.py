@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import solver_table
 
 import jaxns
 
@@ -60,11 +61,16 @@ def test_table_of_solvers_is_complete():
 
 
 def test_table_of_functions_is_complete():
-    row = section(README, "functions").strip().splitlines()[2]
-    smooth, simple = (code_names(cell) for cell in row.split("|")[1:3])
-    assert sorted(smooth + simple) == sorted(jaxns.functions.__all__)
+    rows = section(README, "functions").strip().splitlines()[2:]
+    smooth, norms, sets, made, operators = (code_names(row.split("|")[2]) for row in rows)
+    listed = smooth + norms + sets + made + operators
+    assert sorted(listed) == sorted(jaxns.functions.__all__)
     assert all(hasattr(getattr(jaxns.functions, name), "gradient") for name in smooth)
-    assert all(hasattr(getattr(jaxns.functions, name), "prox") for name in simple)
+    assert all(hasattr(getattr(jaxns.functions, name), "prox") for name in norms + sets)
+
+
+def test_table_of_problems_is_what_the_code_says():
+    assert section(README, "problems") == solver_table.table()
 
 
 def test_every_builder_and_mode_is_named():
