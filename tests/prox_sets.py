@@ -325,7 +325,7 @@ def best_ray(ray, slope, v):
     """The projection of v on the closest of the rays in one parameter; by a grid, then bisection.
 
     ray, slope: ρ ↦ a vector along the ray, and its derivative."""
-    grid = np.sinh(np.linspace(-10, 4.0, 4001))
+    grid = np.sinh(np.linspace(-15, 15, 8001))
     p = np.stack(ray(grid))
     cosine = (v @ p) / np.linalg.norm(p, axis=0)
     k = int(np.clip(np.argmax(cosine), 1, len(grid) - 2))
@@ -340,23 +340,23 @@ def best_ray(ray, slope, v):
 
 def primal_ray(rho):
     scale = np.exp(-np.maximum(rho, 0))
-    return rho * scale, scale, np.exp(rho) * scale
+    return rho * scale, scale, np.exp(np.minimum(rho, 0))
 
 
 def primal_slope(rho):
     """Up to a multiple of the ray, which changes its length only."""
     scale = np.exp(-np.maximum(rho, 0))
-    return scale, 0 * scale, np.exp(rho) * scale
+    return scale, 0 * scale, np.exp(np.minimum(rho, 0))
 
 
 def polar_ray(rho):
     scale = np.exp(-np.maximum(rho, 0))
-    return np.exp(rho) * scale, (1 - rho) * np.exp(rho) * scale, -scale
+    return np.exp(np.minimum(rho, 0)), (1 - rho) * np.exp(np.minimum(rho, 0)), -scale
 
 
 def polar_slope(rho):
     scale = np.exp(-np.maximum(rho, 0))
-    return np.exp(rho) * scale, -rho * np.exp(rho) * scale, 0 * scale
+    return np.exp(np.minimum(rho, 0)), -rho * np.exp(np.minimum(rho, 0)), 0 * scale
 
 
 def closest(v, candidates):

@@ -251,30 +251,11 @@ def minmax_isotonic(y):
     )
 
 
-def isotonic_twin(increasing):
-    return lambda x, step=None: minmax_isotonic(x) if increasing else -minmax_isotonic(-x)
-
-
-def isotonic_subgradient(increasing):
-    """s is normal to the cone at u: ⟨s, u⟩ = 0, and s goes down against every step 0…0 1…1."""
-
-    def distance(u, s):
-        tails = np.cumsum(s[::-1])[::-1]
-        outward = tails[1:] if increasing else -tails[1:]
-        return max(0.0, abs(tails[0]), np.max(outward), abs(s @ u))
-
-    return distance
-
-
-def minimise_separable(value, bound):
-    """argmin of value(u) + (u − x)²/(2 step), convex in each coordinate, by its values."""
-
-    def prox(x, step):
-        return np.array(
-            [golden(lambda u: value(u) + (u - xi) ** 2 / (2 * step), -bound, bound) for xi in x]  # noqa: B023
-        )
-
-    return prox
+def isotonic_subgradient(u, s):
+    """s is normal to the cone at u: ⟨s, u⟩ = 0, and ⟨s, v⟩ ≤ 0 for each step v = 0…0 1…1, its
+    generators, and for both signs of 1…1."""
+    tails = np.cumsum(s[::-1])[::-1]
+    return max(abs(tails[0]), np.max(tails), abs(s @ u))
 
 
 def firm_slopes(penalty, bends):

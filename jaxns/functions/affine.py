@@ -102,11 +102,11 @@ class AffineSet:
 
     def __call__(self, x: Array) -> Array:
         A, b = jnp.asarray(self.A, x.dtype), jnp.asarray(self.b, x.dtype)
-        slack = 1e2 * tree.eps(x) * (jnp.abs(x) @ jnp.abs(A).T + jnp.abs(b))
-        return indicator(jnp.all(jnp.abs(x @ A.T - b) <= slack), x)
+        size = jnp.linalg.norm(x, axis=-1, keepdims=True)
+        return indicator(jnp.all(jnp.abs(x @ A.T - b) <= rounding(A, b, size)), x)
 
     def prox(self, x: Array, step: Any) -> Array:
-        """x − Aᵀλ with A Aᵀ λ = Ax − b."""
+        """x − A⁺(Ax − b)."""
         return onto_affine(x, jnp.asarray(self.A, x.dtype), jnp.asarray(self.b, x.dtype))
 
 
@@ -114,19 +114,25 @@ def onto_affine(x: Array, A: Array, b: Array) -> Array:
     """The projection on {Ax = b}, NaN if that is empty. Rows of A may repeat, or vanish."""
     U, s, _ = jnp.linalg.svd(lax.stop_gradient(A), full_matrices=False)
     kept = s > rank_tolerance(A) * s[0]
-    inverse = (U / jnp.where(kept, s, jnp.inf) ** 2) @ U.T
+    whiten = jnp.where(kept, 1 / jnp.where(kept, s, 1), 0)[:, None] * U.T
+    N, c = whiten @ A, whiten @ b  # the same set, by orthonormal rows
 
     def gram(multiplier):
-        return (multiplier @ A) @ A.T
+        return (multiplier @ N) @ N.T
 
-    def solve(gram, r):  # refined once: from the squares of its singular values A loses digits
-        multiplier = r @ inverse
-        return multiplier + (r - gram(multiplier)) @ inverse
+    def solve(gram, r):  # the identity, up to rounding
+        return r + (r - gram(r))
 
-    u = x - lax.custom_linear_solve(gram, x @ A.T - b, solve, symmetric=True) @ A
-    slack = tree.eps(x) ** 0.5 * (jnp.abs(u) @ jnp.abs(A).T + jnp.abs(b))
-    solved = jnp.all(jnp.abs(u @ A.T - b) <= slack, axis=-1, keepdims=True)
+    u = x - lax.custom_linear_solve(gram, x @ N.T - c, solve, symmetric=True) @ N
+    size = jnp.linalg.norm(x, axis=-1, keepdims=True) + jnp.linalg.norm(u, axis=-1, keepdims=True)
+    loose = rounding(A, b, size) / tree.eps(x) ** 0.5  # A may be ill-conditioned
+    solved = jnp.all(jnp.abs(u @ A.T - b) <= loose, axis=-1, keepdims=True)
     return jnp.where(solved, u, jnp.nan)
+
+
+def rounding(A: Array, b: Array, size: Array) -> Array:
+    """How far Ax = b may be off, row by row, for x of that size."""
+    return 1e2 * tree.eps(A) * (size * jnp.linalg.norm(A, axis=-1) + jnp.abs(b))
 
 
 def rank_tolerance(A: Array) -> float:

@@ -11,7 +11,7 @@ from jax import Array, lax
 
 from jaxns import tree, validate
 from jaxns.functions.norms import per_leaf
-from jaxns.functions.sets import along, everywhere, indicator, onto_simplex
+from jaxns.functions.sets import along, holds, indicator, onto_simplex
 from jaxns.struct import settle, static, struct
 from jaxns.tree import Tree
 
@@ -33,7 +33,7 @@ class L2Ball:
         def norm(xi):
             return polar(xi, self.axis)[0]
 
-        return indicator(everywhere(lambda xi: _within(norm(xi), self.radius), x), x)
+        return indicator(holds(lambda xi: _within(norm(xi), self.radius), x), x)
 
     def prox(self, x: Tree, step: Any) -> Tree:
         """radius · x / ‖x‖, from outside."""
@@ -60,7 +60,7 @@ class L1Ball:
         def norm(xi):
             return jnp.sum(jnp.abs(xi), self.axis)
 
-        return indicator(everywhere(lambda xi: _within(norm(xi), self.radius), x), x)
+        return indicator(holds(lambda xi: _within(norm(xi), self.radius), x), x)
 
     def prox(self, x: Tree, step: Any) -> Tree:
         """From outside: the moduli go onto the simplex (Duchi et al. 2008)."""
@@ -85,7 +85,7 @@ class LinfBall:
 
     def __call__(self, x: Tree) -> Array:
         radius = per_leaf("radius", self.radius, x)
-        return indicator(everywhere(lambda xi, r: jnp.abs(xi) <= r, x, radius), x)
+        return indicator(holds(lambda xi, r: jnp.abs(xi) <= r, x, radius), x)
 
     def prox(self, x: Tree, step: Any) -> Tree:
         radius = per_leaf("radius", self.radius, x)

@@ -50,14 +50,14 @@ def _project(Y: Array) -> Array:
     # Onto the matrices with sums 1, which contain the set: so Y loses no digits to an offset.
     Y = Y - jnp.mean(Y, 0) - jnp.mean(Y, 1)[:, None] + jnp.mean(Y) + 1 / n
     still = lax.stop_gradient(Y)
-    rounding = 10 * n * tree.eps(Y) * (1 + jnp.max(jnp.abs(still)))
+    rounding = 2 * n * tree.eps(Y) * (1 + jnp.max(jnp.abs(still)))
     near = _newton(still, rounding)
     on = near > 10 * rounding
     inverse = jnp.linalg.pinv(_normal_matrix(on, Y.dtype), hermitian=True)
     X = jnp.where(on, Y, 0)
     for _ in range(2):  # the second time for the digits that the first has lost
         X = X - jnp.where(on, spread(inverse @ (sums(X) - 1)), 0)
-    sound = jnp.max(jnp.abs(X - near)) <= tree.eps(Y) ** 0.5
+    sound = jnp.max(jnp.abs(X - near)) <= tree.eps(Y) ** 0.5 + 20 * rounding
     X = X + lax.stop_gradient(jnp.maximum(X, 0) - X)
     return jnp.where(sound, X, jnp.nan)
 

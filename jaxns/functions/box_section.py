@@ -87,7 +87,7 @@ def multiplier(x: Array, lower: Array, upper: Array, a: Array, b: Array) -> tupl
 
     def halve(_, ends):
         low, high = ends
-        k = (low + high) // 2
+        k = (low + high + 1) // 2
         u = clip(x - jnp.where(a == 0, 0, at(k) * slope), lower, upper)
         above = jnp.sum(jnp.where(a == 0, 0, slope * u), -1, keepdims=True) > b
         return jnp.where(above, k, low), jnp.where(above, high, k)
@@ -102,8 +102,8 @@ def multiplier(x: Array, lower: Array, upper: Array, a: Array, b: Array) -> tupl
     corner = jnp.where(low == 0, right, left)  # b is the largest or the least value of aᵀu
     mu = jnp.where(jnp.any(free, -1, keepdims=True), _level(free, ends, x, a, b), corner)
     distance = jnp.where(a == 0, jnp.inf, jnp.min(jnp.abs(meets - mu), 0))
-    nearest = jnp.argmin(distance, -1, keepdims=True)
-    return mu, jnp.arange(x.shape[-1]) == nearest
+    nearest = jnp.arange(x.shape[-1]) == jnp.argmin(distance, -1, keepdims=True)
+    return jnp.where(jnp.isinf(mu), 0, mu), nearest & (a != 0)  # infinite where all of a is 0
 
 
 def _level(free: Array, ends: Array, x: Array, a: Array, b: Array) -> Array:

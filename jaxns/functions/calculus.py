@@ -262,3 +262,28 @@ class Precompose:
             return self.Q.T(u)  # pyright: ignore[reportFunctionMemberAccess]
         Q = jnp.asarray(self.Q, u.dtype)
         return u @ Q if u.ndim == 1 else (u.T @ Q).T
+
+
+@conjugate.register
+def _(f: Conjugate, y: Tree) -> Array:
+    return f.f(y)
+
+
+@conjugate.register
+def _(f: MoreauEnvelope, y: Tree) -> Array:
+    """f*(y) + ½ smoothing ‖y‖²."""
+    return conjugate(f.f, y) + jnp.asarray(f.smoothing, tree.dtype(y)) / 2 * tree.vdot(y, y)
+
+
+@conjugate.register
+def _(f: Scale, y: Tree) -> Array:
+    """weight f*(y/weight)."""
+    weight = f._weight(y)
+    return weight * conjugate(f.f, tree.scale(1 / weight, y))
+
+
+@conjugate.register
+def _(f: Translate, y: Tree) -> Array:
+    """f*(y) + ⟨shift, y⟩."""
+    shift = tree.add(per_leaf("shift", f.shift, y), tree.zeros_like(y))
+    return conjugate(f.f, y) + tree.vdot(shift, y)

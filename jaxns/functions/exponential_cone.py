@@ -33,7 +33,7 @@ class ExponentialCone:
         flat = (r <= 0) & (s <= 0)
         outside = (~(inside | polar | flat))[..., None]
         v = jnp.where(outside, x, jnp.asarray([0, 1, 0], x.dtype))  # anything that has a root
-        face = jnp.stack([jnp.where(r < 0, r, 0), 0 * s, jnp.where(t <= 0, 0, t)], -1)
+        face = jnp.stack([jnp.where(r < 0, r, 0), jnp.zeros_like(s), jnp.where(t <= 0, 0, t)], -1)
         u = jnp.where(outside, on_ray(v), jnp.where(flat[..., None], face, 0))
         return jnp.where(inside[..., None], x, u)
 

@@ -350,7 +350,7 @@ def _indices(group: Any) -> np.ndarray:
 
 
 def _whole(name: str, values: Any) -> np.ndarray:
-    if isinstance(values, jax.core.Tracer):
+    if not validate.is_known(values):
         raise TypeError(f"{name} must be known: it is structure, and cannot be traced")
     values = np.asarray(values)
     if not np.issubdtype(values.dtype, np.integer):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxns import tree
+from jaxns import tree, validate
 from jaxns.struct import static, struct
 from jaxns.tree import Tree
 
@@ -20,12 +20,13 @@ def isotonic_regression(y: Array, weights: Any = None, increasing: bool = True) 
     Pool-adjacent-violators (Barlow et al. 1972) finds the blocks in O(n); u is the weighted mean of
     each block, and is differentiated as that. Neighbours that are equal already count as one block.
     """
-    if y.shape[-1] < 2:
+    if not y.shape[-1]:
         return y
-    weights = jnp.ones_like(y) if weights is None else jnp.broadcast_to(weights, y.shape)
+    weights = 1.0 if weights is None else validate.positive("weights", weights)
+    weights = jnp.broadcast_to(weights, y.shape).astype(y.dtype)
     ordered = y if increasing else -y
     split = pool_adjacent(ordered, weights, jnp.ones(y.shape[-1] - 1, bool))
-    return block_means(y, split, weights.astype(y.dtype))
+    return block_means(y, split, weights)
 
 
 @struct
@@ -81,6 +82,8 @@ def pool_adjacent(y: Array, weights: Array, sticky: Array) -> Array:
         the same mean are one block. Derivatives do not go through: which blocks there are is
         constant between kinks.
     """
+    if not sticky.shape[-1]:
+        return jnp.zeros((*y.shape[:-1], 0), bool)
     return _pool_adjacent(*map(lax.stop_gradient, (y, weights, sticky)))
 
 

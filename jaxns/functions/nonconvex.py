@@ -67,7 +67,8 @@ class SCAD:
     """Σⱼ λ|xⱼ| up to λ, (2aλ|xⱼ| − xⱼ² − λ²)/(2(a − 1)) up to aλ, λ²(a + 1)/2 beyond (Fan and Li
     2001); λ is the penalty.
 
-    penalty, a: as the penalty of `L1`, a > 2.   The prox needs step < a − 1, like MCP step < γ.
+    penalty, a: as the penalty of `L1`, a > 2.
+    The prox needs step < a − 1, just as that of `MCP` needs step < γ.
     """
 
     penalty: Any

@@ -7,7 +7,7 @@ from jax import Array, lax
 from jax.scipy.linalg import cho_factor, cho_solve
 
 from jaxns import tree
-from jaxns.functions.affine import check_rows, onto_affine, rank_tolerance
+from jaxns.functions.affine import check_rows, onto_affine, rank_tolerance, rounding
 from jaxns.functions.sets import indicator
 from jaxns.struct import struct
 
@@ -40,8 +40,9 @@ class Polyhedron:
 
     def __call__(self, x: Array) -> Array:
         G, h, A, b = self._rows(x)
-        met = jnp.abs(x @ A.T - b) <= rounding(A, b, x)
-        return indicator(jnp.all(x @ G.T - h <= rounding(G, h, x)) & jnp.all(met), x)
+        size = jnp.linalg.norm(x, axis=-1, keepdims=True)
+        met = jnp.abs(x @ A.T - b) <= rounding(A, b, size)
+        return indicator(jnp.all(x @ G.T - h <= rounding(G, h, size)) & jnp.all(met), x)
 
     def prox(self, x: Array, step: Any) -> Array:
         return jnp.vectorize(self._project, signature="(p)->(p)")(x)
@@ -51,30 +52,28 @@ class Polyhedron:
         active = active_rows(*map(lax.stop_gradient, (x, G, h, A, b)))
         rows = jnp.concatenate([A, jnp.where(active[:, None], G, 0)])
         u = onto_affine(x, rows, jnp.concatenate([b, jnp.where(active, h, 0)]))
-        return jnp.where(jnp.all(G @ u - h <= rounding(G, h, u)), u, jnp.nan)
+        slack = rounding(G, h, jnp.linalg.norm(x) + jnp.linalg.norm(u))
+        return jnp.where(jnp.all(G @ u - h <= slack), u, jnp.nan)
 
     def _rows(self, x: Array) -> tuple[Array, Array, Array, Array]:
-        none = jnp.zeros((1, self.G.shape[1])), jnp.zeros(1)  # 0 x = 0
+        none = jnp.zeros((0, self.G.shape[1])), jnp.zeros(0)
         equations = none if self.A is None else (self.A, self.b)
         return tuple(jnp.asarray(part, x.dtype) for part in (self.G, self.h, *equations))  # pyright: ignore[reportReturnType]
 
 
-def rounding(G: Array, h: Array, x: Array) -> Array:
-    """How far Gx = h may be off, row by row."""
-    return 1e2 * tree.eps(x) * (jnp.abs(x) @ jnp.abs(G).T + jnp.abs(h))
-
-
 def active_rows(x: Array, G: Array, h: Array, A: Array, b: Array) -> Array:
     """Which rows of Gx ≤ h hold with equality at the projection; independent of each other."""
-    _, s, V = jnp.linalg.svd(A, full_matrices=False)
-    V = jnp.where((s > rank_tolerance(A) * s[0])[:, None], V, 0)
-    start = onto_affine(x, A, b)
-    along = G - (G @ V.T) @ V  # rows within {Ax = 0}
+    start, along = x, G
+    if len(b):
+        _, s, V = jnp.linalg.svd(A, full_matrices=False)
+        V = jnp.where((s > rank_tolerance(A) * s[0])[:, None], V, 0)
+        start, along = onto_affine(x, A, b), G - (G @ V.T) @ V  # rows within {Ax = 0}
     size, full = jnp.linalg.norm(along, axis=1), jnp.linalg.norm(G, axis=1)
     size = jnp.where(size > 1e2 * tree.eps(x) * full, size, 0)
     unit = jnp.where(size > 0, size, jnp.where(full > 0, full, 1))
     normals = jnp.where(size[:, None] > 0, along / unit[:, None], 0)
-    return dual_active_set(normals, (G @ start - h) / unit, rounding(G, h, start) / unit)
+    slack = rounding(G, h, jnp.linalg.norm(x) + jnp.linalg.norm(start))
+    return dual_active_set(normals, (G @ start - h) / unit, slack / unit)
 
 
 class _State(NamedTuple):

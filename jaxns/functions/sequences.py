@@ -75,7 +75,8 @@ class FusedLasso:
 class Slope:
     """Σᵢ penaltiesᵢ |x|₍ᵢ₎, |x|₍₁₎ ≥ |x|₍₂₎ ≥ … the sorted magnitudes along the last axis (OWL).
 
-    penalties: (n,), nonnegative and nonincreasing (or a pytree of these).
+    penalties: (n,), nonnegative and nonincreasing, or one number, which is `L1`; or a pytree of
+        these matching the structure of x.
     """
 
     penalties: Any
@@ -83,7 +84,10 @@ class Slope:
     def __post_init__(self) -> None:
         settle(self, "penalties", validate.coefficients("penalties", self.penalties))
         for leaf in jax.tree.leaves(self.penalties):
-            if validate.is_known(leaf) and np.any(np.diff(np.atleast_1d(leaf)) > 0):
+            if not validate.is_known(leaf) or not jnp.ndim(leaf):
+                continue
+            known = np.asarray(leaf, float)
+            if np.any(known[..., 1:] > known[..., :-1]):
                 raise ValueError("penalties must be nonincreasing: the largest comes first")
 
     def __call__(self, x: Tree) -> Array:

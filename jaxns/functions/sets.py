@@ -34,7 +34,7 @@ class NonNegative(Flat):
         return None, self
 
     def __call__(self, x: Tree) -> Array:
-        return indicator(everywhere(lambda xi: xi >= 0, x), x)
+        return indicator(holds(lambda xi: xi >= 0, x), x)
 
     def prox(self, x: Tree, step: Any) -> Tree:
         return jax.tree.map(lambda xi: jnp.where(xi <= 0, 0, xi).astype(xi.dtype), x)
@@ -61,7 +61,7 @@ class Box(Flat):
 
     def __call__(self, x: Tree) -> Array:
         lower, upper = per_leaf("lower", self.lower, x), per_leaf("upper", self.upper, x)
-        inside = everywhere(lambda xi, lo, up: (lo <= xi) & (xi <= up), x, lower, upper)
+        inside = holds(lambda xi, lo, up: (lo <= xi) & (xi <= up), x, lower, upper)
         return indicator(inside, x)
 
     def prox(self, x: Tree, step: Any) -> Tree:
@@ -95,7 +95,7 @@ class Simplex(Flat):
             off = jnp.abs(jnp.sum(xi, self.axis) - self.radius)
             return (xi >= 0).all(self.axis) & (off <= 1e2 * tree.eps(xi) * self.radius)
 
-        return indicator(everywhere(on_simplex, x), x)
+        return indicator(holds(on_simplex, x), x)
 
     def prox(self, x: Tree, step: Any) -> Tree:
         project = along(self.axis, onto_simplex)
@@ -168,5 +168,5 @@ def check_order(lower: Any, upper: Any) -> None:
             raise ValueError("lower must not exceed upper")
 
 
-def everywhere(test: Any, *trees: Tree) -> Array:
+def holds(test: Any, *trees: Tree) -> Array:
     return jnp.stack([jnp.all(t) for t in jax.tree.leaves(jax.tree.map(test, *trees))]).all()

@@ -13,8 +13,11 @@ from jaxns.functions.affine import Linear
 from jaxns.functions.balls import L1Ball, L2Ball, LinfBall
 from jaxns.functions.calculus import Scale, Translate
 from jaxns.functions.cones import SecondOrderCone
+from jaxns.functions.conjugates import conjugate
 from jaxns.functions.inherited import MissingError, inherited, need_function
+from jaxns.functions.isotonic import Isotonic
 from jaxns.functions.norms import L1, ElasticNet, SquaredL2, Zero
+from jaxns.functions.sequences import TotalVariation1D
 from jaxns.functions.sets import Box, NonNegative
 from jaxns.struct import replace, struct
 from jaxns.tree import Tree
@@ -73,6 +76,11 @@ class Separable:
         return jax.tree.map(method, self.functions, *trees, is_leaf=callable)
 
 
+@conjugate.register
+def _(f: Separable, y: Tree) -> Array:
+    return sum(jax.tree.leaves(f._map(conjugate, y)), start=jnp.zeros((), tree.dtype(y)))
+
+
 @struct
 class Sum:
     """f(x) + g(x), with a prox where one is known for the two, in either order:
@@ -80,6 +88,8 @@ class Sum:
     - any f with `Zero`, `Linear` or `SquaredL2` (of one penalty);
     - a function of each coordinate (`L1`, `ElasticNet`, …) with `Box`, `NonNegative` or `LinfBall`:
       its prox, then the projection;
+    - `TotalVariation1D` with `L1` of one penalty, `Isotonic` with a `Box` of two numbers: the
+      sequence first;
     - `NonNegative` with `L1Ball` or `L2Ball`, `SecondOrderCone` with `L2Ball`: the cone first.
 
     Elsewhere it has none: `hasattr(…, "prox")` is False.
@@ -148,16 +158,25 @@ def known_prox(f: Any, g: Any) -> Callable[[Tree, Any], Tree] | None:
     if isinstance(g, Zero):
         return f.prox
     if isinstance(g, Linear):
-        return lambda x, step: f.prox(g.prox(x, step), step)
+        return lambda x, step: f.prox(g.prox(x, step), step)  # at x − step c
     if isinstance(g, SquaredL2) and _is_number(g.penalty):
         return partial(_shrunk, f, g)
-    if _coordinatewise(f) and isinstance(g, (Box, NonNegative, LinfBall)):
-        return lambda x, step: g.prox(f.prox(x, step), step)
-    if isinstance(f, NonNegative) and isinstance(g, (L1Ball, L2Ball)):
-        return lambda x, step: g.prox(f.prox(x, step), step)
-    if isinstance(f, SecondOrderCone) and isinstance(g, L2Ball) and g.axis == -1:
+    if _then(f, g):
         return lambda x, step: g.prox(f.prox(x, step), step)
     return None
+
+
+def _then(f: Any, g: Any) -> bool:
+    """Whether the prox of f + g is that of g after that of f."""
+    if isinstance(f, NonNegative):
+        return isinstance(g, (L1Ball, L2Ball))
+    if isinstance(f, SecondOrderCone):
+        return isinstance(g, L2Ball) and g.axis == -1
+    if isinstance(f, TotalVariation1D):
+        return isinstance(g, L1) and _is_number(g.penalty)
+    if isinstance(f, Isotonic):
+        return isinstance(g, Box) and _is_number(g.lower) and _is_number(g.upper)
+    return _coordinatewise(f) and isinstance(g, (Box, NonNegative, LinfBall))
 
 
 def _shrunk(f: Any, g: SquaredL2, x: Tree, step: Any) -> Tree:
