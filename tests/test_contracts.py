@@ -141,6 +141,8 @@ PYTREE_SOLVERS = {
     "HeavyBall": jaxns.HeavyBall(stepsize=0.2),
     "Nesterov": jaxns.Nesterov(jaxns.ForwardBackward(stepsize=0.4)),
     "Anderson": jaxns.Anderson(jaxns.ForwardBackward(stepsize=0.4)),
+    "DavisYin": jaxns.DavisYin(stepsize=0.4),
+    "PrimalDual": jaxns.PrimalDual(tau=0.4, sigma=1.0),
     "Relaxed": jaxns.Relaxed(jaxns.ForwardBackward(stepsize=0.4)),
 }
 

@@ -60,7 +60,7 @@ class ADMM:
         if self._linearises(form):
             L = stepsize.lipschitz(form.f) if hasattr(form.f, "gradient") else None
             if L is None:
-                need(self, form, "f", "prox", "use ForwardBackward, which needs no constant")
+                need(self, form, "f", "prox", "or a Lipschitz constant of its gradient")
             for_x = L, size = lax.stop_gradient((L, operators.norm(form.A, x0)))
             suited = 1.0 if L is None else jnp.where(L > 0, L, 1) / size**2
         elif self.x_update is not None:
@@ -111,10 +111,12 @@ class ADMM:
         state = (*before, z, tree.scale(control.weight / r, u))
         image = replace(self, penalty=r).step(problem, state)
         if before:  # linearised: ‖A‖ stands in for A
-            primal = tree.scale(self.factors[0][1], tree.sub(image[0], before[0]))
+            primal = balance.move(before[0], image[0], self.factors[0][1])
         else:
-            primal = apply(problem.split_form().B, tree.sub(image[0], z))
-        return image, control.after(image, r, primal, tree.sub(image[-1], state[-1]))
+            B = problem.split_form().B
+            primal = balance.move(apply(B, z), apply(B, image[0]))
+        dual = balance.move(state[-1], image[-1])
+        return image, control.after(image, r, primal, dual)
 
     def settle(self, control: balance.Balance) -> "ADMM":
         return replace(self, penalty=control.weight)

@@ -1,6 +1,6 @@
 """The weight between primal and dual, adapted while the iteration settles and then frozen."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -11,6 +11,7 @@ from jaxns.tree import Tree
 
 LARGEST = 10.0  # factor by which the weight changes at once
 FROZEN = 1024  # steps after which it stays
+TRAVELS = 1e-5  # a move longer than this fraction of the size counts when the other stands still
 
 
 @struct
@@ -24,12 +25,26 @@ class Balance:
     step: Array
     ratio: Array
 
-    def after(self, image: Tree, weight: Any, primal: Tree, dual: Tree) -> "Balance":
-        """After a step with `weight` in which the two moved by `primal` and `dual`."""
-        p, d = lax.stop_gradient((tree.norm(primal), tree.norm(dual)))
-        moved = (p > 0) & (d > 0)
-        ratio = jnp.where(moved, d, 1) / jnp.where(moved, p, 1)
+    def after(self, image: Tree, weight: Any, primal: "Move", dual: "Move") -> "Balance":
+        """After a step with `weight` in which the two moved like that."""
+        (p, p_travels), (d, d_travels) = primal, dual
+        one_way = jnp.where(d_travels, jnp.inf, jnp.where(p_travels, 0, 1)).astype(p.dtype)
+        both = (p > 0) & (d > 0)
+        ratio = jnp.where(both, d / jnp.where(p > 0, p, 1), one_way)
         return Balance(image, weight, self.step + 1, ratio)
+
+
+class Move(NamedTuple):
+    """How far a variable moved, and whether that is much for its size."""
+
+    length: Array
+    travels: Array
+
+
+def move(before: Tree, after: Tree, scale: Any = 1.0) -> Move:
+    """From one to the other, in units of 1/scale."""
+    length, size = tree.norm(tree.sub(after, before)), tree.norm(after)
+    return Move(*lax.stop_gradient((scale * length, length > TRAVELS * size)))
 
 
 def start(z: Tree, weight: Any) -> Balance:

@@ -96,8 +96,8 @@ class PrimalDual:
     ) -> tuple[tuple[Tree, Tree], balance.Balance]:
         omega = balance.weight(control)
         image = replace(self, weight=omega).step(problem, z)
-        dx, dv = tree.sub(image, z)
-        return image, control.after(image, omega, tree.scale(omega, dx), dv)
+        primal = balance.move(z[0], image[0], omega)
+        return image, control.after(image, omega, primal, balance.move(z[1], image[1]))
 
     def settle(self, control: balance.Balance) -> "PrimalDual":
         return replace(self, weight=control.weight)
