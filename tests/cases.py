@@ -133,7 +133,25 @@ SOLVERS: dict[str, Case] = {
     "GradientDescent": Case(jaxns.GradientDescent(), ("ridge", "logistic")),
     "GradientDescent, backtracking": Case(jaxns.GradientDescent(), ("smooth",)),
     "HeavyBall": Case(jaxns.HeavyBall(), ("lasso", "ridge", "nonnegative")),
-    "CoordinateDescent": Case(jaxns.CoordinateDescent(), ("lasso", "box")),
+    "CoordinateDescent": Case(
+        jaxns.CoordinateDescent(), ("lasso", "sparse_logistic", "box"), ("sparse_logistic", "box")
+    ),
+    "Newton": Case(
+        jaxns.Newton(),
+        ("lasso", "logistic", "elastic_net", "sparse_logistic", "box", "nonnegative", "simplex"),
+        ("logistic", "elastic_net", "sparse_logistic", "box", "nonnegative", "simplex"),
+    ),
+    "Newton, smooth": Case(
+        jaxns.Newton(), ("smooth", "ridge", "robust_lasso"), ("ridge", "robust_lasso")
+    ),
+    "Newton, Krylov": Case(
+        jaxns.Newton(linear="krylov"), ("lasso", "logistic"), ("lasso", "logistic")
+    ),
+    "ProximalNewton": Case(
+        jaxns.ProximalNewton(),
+        ("sparse_logistic", "robust_lasso", "simplex"),
+        ("robust_lasso", "simplex"),
+    ),
     "InteriorPoint": Case(
         jaxns.InteriorPoint(),
         ("quadratic_program", "bounded", "linear_program"),

@@ -198,13 +198,11 @@ class Quadratic(QuadraticForm):
 
     def predictor(self, x: Array) -> Array:
         """t = Qx, which is all that coordinate methods remember of x."""
-        return self.curvature(x)
+        return self.multiply(x)
 
     def partial(self, feature: Array, j: Any, t: Array) -> Array:
         """∂f/∂xⱼ from t = Qx, for one coordinate j or several; 0 for those that are not there."""
-        return (t.at[j].get(mode="fill", fill_value=0)) + self.q.at[j].get(
-            mode="fill", fill_value=0
-        )
+        return there(t, j) + there(self.q, j)
 
     def block(self, feature: Array, j: Any) -> Array:
         """The Hessian in one coordinate, or in several: () or (m, m)."""

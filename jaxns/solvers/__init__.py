@@ -12,6 +12,7 @@ from jaxns.solvers.interior_point import InteriorPoint
 from jaxns.solvers.nesterov import Nesterov
 from jaxns.solvers.newton import Newton
 from jaxns.solvers.primal_dual import PrimalDual
+from jaxns.solvers.proximal_newton import ProximalNewton
 from jaxns.solvers.relaxed import Relaxed
 from jaxns.solvers.sinkhorn import Sinkhorn
 from jaxns.solvers.stochastic_gradient import StochasticGradient
@@ -29,6 +30,7 @@ __all__ = [
     "Nesterov",
     "Newton",
     "PrimalDual",
+    "ProximalNewton",
     "Relaxed",
     "Sinkhorn",
     "StochasticGradient",

@@ -53,13 +53,14 @@ class CoordinateDescent:
         residual stays that of a whole epoch, and the map that is differentiated is the epoch.
     features, stepsizes: constants of a solve, filled in by `prepare`.
 
-    f: a loss of a linear predictor, or `Quadratic`.   g: with `separate`: what is separable, and
-        the group norms.   x: (p,), or (p, k) where the coordinates are rows.
+    f: a loss of a linear predictor, or `Quadratic`.   x: (p,), or (p, k) with rows for coordinates.
+    g: with `separate(x)`, the pair (index, g) of a sum over blocks: the rows of index are the
+        blocks, or None for single coordinates, and the leaves of g have a first axis of blocks.
     """
 
     working_sets: bool = static(default=True)
-    features: Array | None = None
-    stepsizes: Array | None = None
+    features: Any = None
+    stepsizes: Any = None
 
     def prepare(self, problem: Any, x0: Array) -> "CoordinateDescent":
         remedy = "use ForwardBackward"

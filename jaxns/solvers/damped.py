@@ -82,8 +82,14 @@ class Damped:
         # The forcing term of Eisenstat and Walker (1996), for systems solved inexactly.
         ratio = size / jnp.where(control.size > 0, control.size, 1)
         d = -self._solve(equations, v, g, tol=jnp.minimum(0.9 * ratio**2, 0.5), convex=True)
+        left = g + equations.push(v)(d)
+        noise = 1e2 * tree.eps(v) * tree.norm(equations.push(v)(v))
+        solved = lax.stop_gradient(tree.norm(left) <= jnp.maximum(0.75 * size, noise))
+        if equations.symmetric:  # the gradient, where there is no curvature, or a negative one
+            d = jnp.where(solved, d, d - left)
+            d = jnp.where(lax.stop_gradient(g @ d <= 0), d, -g)
         constant = _equations(*lax.stop_gradient((problem, x)))
-        t, verdict = _search(constant, *lax.stop_gradient((v, g, d)), control.stuck)
+        t, verdict = _search(constant, *lax.stop_gradient((v, g, d)), solved)
         image = unravel(v + t * d)
         stuck = verdict != RUNNING
         verdict = jnp.where((verdict == STALLED) & ~control.stuck, RUNNING, verdict)
@@ -126,26 +132,27 @@ def _equations(problem: Any, x: Tree) -> Equations:
     return Equations(gradient(problem), lambda v: problem(unravel(v)), matrix, True)
 
 
-def _search(equations: Equations, v: Array, g: Array, d: Array, stuck: Array) -> tuple:
+def _search(equations: Equations, v: Array, g: Array, d: Array, solved: Array) -> tuple:
     """The first t of 1, ½, ¼, … that makes the merit decrease, and what it means if none does.
 
     Close to a solution, where the merit no longer tells two points apart, t = 1: twice in a row is
-    as far as rounding allows. Far from one, −d is no way up from a point with G ≠ 0 only where ‖G‖
-    has a local minimum, or the merit no slope.
+    as far as rounding allows. Elsewhere no t is found where ‖G‖ has a local minimum that is no root
+    (there ∂G d = −G is not solved), or where the gradient is not that of the objective.
     """
     eps = tree.eps(v)
     here, size, length = equations.merit(v), tree.norm(g), tree.norm(d)
-    slope = g @ d if equations.symmetric else g @ equations.push(v)(d)
+    slope = g @ (d if equations.symmetric else equations.push(v)(d))
     noise = 1e2 * eps * jnp.abs(here)
 
     def decreases(t):
         there = v + t * d
         merit = equations.merit(there)
         halved = tree.norm(equations.G(there)) <= 0.5 * size
-        return (merit <= here + ARMIJO * t * slope) | (halved & (merit <= here + noise))
+        enough = (merit <= here + ARMIJO * t * slope) & ((slope < 0) | (size == 0))
+        return enough | (halved & (merit <= here + noise))
 
-    tiny = length <= 1e3 * eps * tree.norm(v)
-    close = length <= eps ** (1 / 3) * tree.norm(v)
+    tiny = solved & (length <= 1e3 * eps * tree.norm(v))
+    close = solved & (length <= eps ** (1 / 3) * tree.norm(v))
     least = jnp.maximum(eps**0.5 * tree.norm(v) / jnp.where(length > 0, length, 1), eps)
 
     def going(search):

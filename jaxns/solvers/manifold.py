@@ -18,7 +18,7 @@ from jaxns.solvers import frozen
 from jaxns.tree import Tree
 
 SIZES = (32, 128, 512, 2048)  # of the buffers that a support is gathered to
-BATCH = 64  # columns of a Hessian that are computed together, where each is a product
+BATCH = 64  # columns of a matrix that are computed together, where each is a product
 
 Matvec = Callable[[Array], Array]
 
@@ -29,7 +29,7 @@ def newton_step(
     """E s with (H_SS + C_SS + ridge I) s = −Eᵀ slope, H = ∇²f(p), of the size of the support.
 
     The support is gathered to the smallest buffer in SIZES that holds it, so that the cost follows
-    it; one that fits none is left in place and its system solved by conjugate gradients.
+    it; one that fits none is left in place, and its system solved by conjugate gradients.
     Derivatives are exact to all orders, and never pass through a factorisation.
     """
     flat, unravel = ravel_pytree(p)
@@ -67,7 +67,7 @@ def newton_step(
         def matrix():
             columns = curvature if _has_hessian(problem.f, p) else product
             eye = jnp.eye(size, dtype=flat.dtype)
-            M = lax.map(lambda e: restrict(columns(embed(e))), eye, batch_size=min(size, BATCH))
+            M = _each(lambda e: restrict(columns(embed(e))), eye)
             if columns is curvature:
                 M = M + problem.f.hessian(p, jnp.minimum(index, flat.size - 1))
             M = jnp.where(used[:, None] & used, M, 0)
@@ -91,6 +91,18 @@ def newton_step(
     # Decided for all lanes together: under vmap every branch would run.
     bucket = jnp.sum(tree.over_lanes(count) > jnp.asarray([0, *sizes][1:], count.dtype))
     return unravel(lax.switch(bucket, ways))
+
+
+def is_partly_smooth(g: Any, x: Tree) -> bool:
+    """Whether g says what is asked of it here; one normal is enough if the unknown is a vector."""
+    known = hasattr(g, "support") and hasattr(g, "curvature")
+    return known and (not hasattr(g, "normal") or (isinstance(x, jax.Array) and x.ndim == 1))
+
+
+def _each(function: Matvec, rows: Array) -> Array:
+    if len(rows) <= BATCH:
+        return jax.vmap(function)(rows)
+    return lax.map(function, rows, batch_size=BATCH)
 
 
 def _has_hessian(f: Any, p: Tree) -> bool:

@@ -8,6 +8,7 @@ from jaxns import validate
 from jaxns.solvers import stepsize
 from jaxns.solvers.damped import Damped
 from jaxns.solvers.forward_backward import ForwardBackward
+from jaxns.solvers.manifold import is_partly_smooth
 from jaxns.solvers.needs import need, need_plain
 from jaxns.solvers.semismooth import Semismooth
 from jaxns.struct import static, struct
@@ -53,7 +54,13 @@ class Newton:
         stepsize.check(self)
 
     def prepare(self, problem: Any, x0: Tree) -> Damped | Semismooth:
-        return self._on(problem).prepare(problem, x0)
+        method = self._on(problem)
+        if isinstance(method, Semismooth) and not is_partly_smooth(problem.g, x0):
+            raise TypeError(
+                f"Newton needs an unknown that is a vector with {type(problem.g).__name__}, one "
+                "constraint at a time; use ForwardBackward, or ProximalNewton"
+            )
+        return method.prepare(problem, x0)
 
     def init(self, problem: Any, x0: Tree) -> Tree:
         return x0

@@ -48,7 +48,7 @@ class StochasticGradient:
     iterates stay noisy, so that no residual tells how near they are: ask for a number of steps,
     `Stop(tol=None, max_steps=…)`. `Piggyback` differentiates the draws that were made: the same
     samples for x_k and its derivative. `Implicit` and `OneStep` go through the full objective, by
-    the map x ↦ prox_{α g}(x − α ∇f(x)) with α = 1/(2 max_i L_i).
+    the map x ↦ prox_{α g}(x − α ∇f(x)) with α = 1/(2 max_i L_i), or 1/L with all rows.
 
     stepsize: η, a number; or η_k as a function of k = 0, 1, …, such as `Decreasing(c, k0)` or a
         schedule of optax (a function is structure: another one is traced anew). By default α.
@@ -82,9 +82,9 @@ class StochasticGradient:
         need(self, problem, "g", "prox", "use GradientDescent if g is smooth")
         need_plain(self, problem, "use PrimalDual, or DavisYin for h")
         need(self, problem, "f", "row_lipschitz", "use ForwardBackward")
-        constants = problem.f.row_lipschitz()
+        constants = problem.f.row_lipschitz() if self.noisy else problem.f.lipschitz()
         need_constant(self, problem, "f", constants, "use ForwardBackward")
-        alpha = 0.5 * stepsize.from_lipschitz(jnp.max(constants))
+        alpha = stepsize.from_lipschitz(jnp.max(constants)) / (2 if self.noisy else 1)
         eta = alpha if self.stepsize is None else self.stepsize
         return replace(self, stepsize=eta, alpha=alpha)
 
@@ -102,7 +102,7 @@ class StochasticGradient:
 
     def advance(self, problem: Any, x: Tree, control: Draws) -> tuple[Tree, Draws]:
         k = control.count
-        f = problem.f if self.batch_size is None else problem.f.rows(self._draw(problem, k))
+        f = self._sampled(problem.f, k)
         eta = self.stepsize(k) if callable(self.stepsize) else self.stepsize
         x = _descend(f, problem.g, x, jnp.asarray(eta, tree.dtype(x)))
         if control.mean is None:
@@ -110,9 +110,11 @@ class StochasticGradient:
         mean = tree.axpy(1 / (k + 1).astype(tree.dtype(x)), tree.sub(x, control.mean), control.mean)
         return x, Draws(mean, k + 1, mean)
 
-    def _draw(self, problem: Any, k: Array) -> Array:
+    def _sampled(self, f: Any, k: Array) -> Any:
+        if self.batch_size is None:
+            return f
         key = jax.random.fold_in(jax.random.wrap_key_data(self.key), k)
-        return jax.random.randint(key, (self.batch_size,), 0, problem.f.samples)
+        return f.rows(jax.random.randint(key, (self.batch_size,), 0, f.samples))
 
 
 def _descend(f: Any, g: Any, x: Tree, eta: Any) -> Tree:
