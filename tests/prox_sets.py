@@ -529,6 +529,7 @@ ROWS = {
         section_conjugate,
         (LOWER, UPPER, NORMAL, 0.4),
         subgradient=gap(section_support),
+        slow=True,
         **anywhere,
     ),
     "SecondOrderCone": row(
@@ -554,6 +555,7 @@ ROWS = {
         subgradient=cone_distance(exponential_conjugate, 3),
         projection=True,
         arrays=True,
+        slow=True,
     ),
     "Birkhoff": row(
         lambda: Viewed(Birkhoff(), first_four, in_front),

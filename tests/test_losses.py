@@ -259,19 +259,22 @@ SYMMETRIC = np.array([[0, 1, 2, 0], [1, -3, 0, 1], [2, 0, 0.5, 0], [0, 1, 0, 1]]
 
 def test_log_det_prox_is_optimal_and_has_its_derivative():
     """S − U⁻¹ + (U − V)/step = 0; at tied eigenvalues too."""
+
+    @jax.jit
+    def prox(S, V, step):
+        return LogDet(S).prox(V, step)
+
     for V in (SYMMETRIC, np.zeros((P, P)), np.eye(P), 1e6 * SYMMETRIC):
         for step in (0.3, 2.0):
-            U = np.asarray(LogDet(S).prox(V, step))
+            U = np.asarray(prox(S, V, step))
             assert np.linalg.eigvalsh(U)[0] > 0
             slack = 1e-12 * (1 + np.abs(V).max()) * np.linalg.cond(U)
             np.testing.assert_allclose(U @ (step * S + U - V), step * np.eye(P), atol=slack)
 
-    def prox(S, V, step):
-        return LogDet(S).prox(V, step)
-
+    derivatives = jax.jit(jax.jacobian(prox, (0, 1, 2)))
     # V = S: eigenvalues of V − step S that are all zero.
     for V in (SYMMETRIC, S):
-        found = jax.jit(jax.jacobian(prox, (0, 1, 2)))(S, V, 1.0)
+        found = derivatives(S, V, 1.0)
         parts = ((prox, 0, S), (prox, 1, V), (prox, 2, 1.0))
         for derivative, (_, i, at) in zip(found, parts, strict=True):
 
@@ -339,8 +342,8 @@ def squared_hinge_lasso(scale, weights):
     ("build", "theta"),
     [
         (huber_lasso, (0.5, B)),
-        (poisson_lasso, (0.9, COUNTS)),
-        (squared_hinge_lasso, (0.9, WEIGHTS + 0.1)),
+        pytest.param(poisson_lasso, (0.9, COUNTS), marks=pytest.mark.slow),
+        pytest.param(squared_hinge_lasso, (0.9, WEIGHTS + 0.1), marks=pytest.mark.slow),
     ],
 )
 def test_solutions_have_derivatives_in_parameters_and_data(build, theta):

@@ -30,27 +30,45 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("data", CASES.values(), ids=CASES.keys())
-def test_factored_prox_is_the_prox_with_all_its_derivatives(data):
-    """At the step that was factored and at another, in data and step, and a second time."""
-    *data, x = data
+QUICK = {("wide-targets", 0.7)}
+PAIRS = [
+    pytest.param(name, at, marks=() if (name, at) in QUICK else pytest.mark.slow)
+    for name in CASES
+    for at in (0.7, 1.3, None)
+]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_factored_prox_is_the_prox(name):
+    """At the step that was factored, and at another."""
+    *data, x = CASES[name]
+    prox = jax.jit(lambda f, x, step: (f.prox(x, step), f.factor(0.7).prox(x, step)))
+    for step in (0.7, 1.3):
+        expected = solved(*data, x, step)
+        for found in prox(squares(*data), x, step):
+            np.testing.assert_allclose(found, expected, atol=1e-14)
+
+
+@pytest.mark.parametrize(("name", "at"), PAIRS)
+def test_factored_prox_has_all_derivatives(name, at):
+    """In data and step, forward and reverse, and a second time; at = None: not factored."""
+    *data, x = CASES[name]
     step, others = jnp.array(0.7), tuple(range(5))
-    expected = jax.jacobian(solved, others)(*data, x, step)
-    bend = jax.hessian(lambda s: jnp.sum(solved(*data, x, s)))(step)
-    for at in (0.7, 1.3, None):
 
-        def prox(A, b, w, x, step, at=at):
-            f = squares(A, b, w)
-            return (f if at is None else f.factor(at)).prox(x, step)
+    def prox(A, b, w, x, step):
+        f = squares(A, b, w)
+        return (f if at is None else f.factor(at)).prox(x, step)
 
-        np.testing.assert_allclose(prox(*data, x, step), solved(*data, x, step), atol=1e-14)
-        found = jax.jit(jax.jacrev(prox, others))(*data, x, step)
-        forward = jax.jit(jax.jacfwd(prox, others))(*data, x, step)
-        for a, b, c in zip(found, forward, expected, strict=True):
-            np.testing.assert_allclose(a, c, atol=1e-13)
-            np.testing.assert_allclose(b, c, atol=1e-13)
-        second = jax.jit(jax.hessian(lambda s, prox=prox: jnp.sum(prox(*data, x, s))))(step)
-        np.testing.assert_allclose(second, bend, atol=1e-13)
+    def derivatives(prox):
+        second = jax.hessian(lambda s: jnp.sum(prox(*data, x, s)))(step)
+        return jax.jacrev(prox, others)(*data, x, step), second
+
+    expected = jax.jit(lambda: derivatives(solved))()
+    found = jax.jit(lambda: derivatives(prox))()
+    forward = jax.jit(jax.jacfwd(prox, others))(*data, x, step)
+    for a, b in zip(jax.tree.leaves((found, forward)), jax.tree.leaves((expected, expected[0])),
+                    strict=True):  # fmt: skip
+        np.testing.assert_allclose(a, b, atol=1e-13)
 
 
 def test_factor_keeps_everything_else():

@@ -360,7 +360,7 @@ def test_exponential_cone_on_its_faces(x, expected):
     assert values[-1] < 1 + 1e-10
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("dtype", [np.float64, pytest.param(np.float32, marks=pytest.mark.slow)])
 def test_exponential_cone_over_many_magnitudes(dtype):
     """u in the cone, x − u in its polar, the two orthogonal."""
     x = random.randn(500, 3) * 10 ** random.uniform(-3, 3, (500, 3))
@@ -427,20 +427,23 @@ def test_birkhoff_with_round_numbers():
 # Batches ----------------------------------------------------------------------------------------
 
 
+BATCHED = {
+    "L2Ball": (L2Ball(0.5), (3,)),
+    "LinfBall": (LinfBall(0.5), (3,)),
+    "SecondOrderCone": (SecondOrderCone(), (3,)),
+    "BoxSection": (BoxSection(-1.0, 1.0, np.array([1.0, 2.0, 3.0]), 0.5), (3,)),
+    "ExponentialCone": (ExponentialCone(), (3,)),
+    "Polyhedron": (Polyhedron(random.randn(4, 3), random.rand(4)), (3,)),
+    "Birkhoff": (Birkhoff(), (2, 2)),
+}
+LONG = {"Polyhedron", "Birkhoff"}
+
+
 @pytest.mark.parametrize(
-    ("g", "shape"),
-    [
-        (L2Ball(0.5), (3,)),
-        (LinfBall(0.5), (3,)),
-        (Polyhedron(random.randn(4, 3), random.rand(4)), (3,)),
-        (BoxSection(-1.0, 1.0, np.array([1.0, 2.0, 3.0]), 0.5), (3,)),
-        (SecondOrderCone(), (3,)),
-        (ExponentialCone(), (3,)),
-        (Birkhoff(), (2, 2)),
-    ],
-    ids=lambda value: type(value).__name__ if hasattr(value, "prox") else "",
+    "name", [pytest.param(k, marks=pytest.mark.slow if k in LONG else ()) for k in BATCHED]
 )
-def test_any_batch_shape(g, shape):
+def test_any_batch_shape(name):
+    g, shape = BATCHED[name]
     x = random.randn(2, 3, *shape)
     u = np.array(prox(g, x))
     one_by_one = np.array([[prox(g, xi) for xi in row] for row in x])

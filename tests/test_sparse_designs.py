@@ -44,23 +44,35 @@ LOSSES = {
 }
 
 
-@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
+@jax.jit
+def everything(f, x, index):
+    """All that a loss can be asked for."""
+    answers = [f(x), f.gradient(x), f.lipschitz()]
+    if x.ndim == 1 or isinstance(f, Multinomial):
+        answers += [f.hessian(x), f.hessian(x, index)]
+    if hasattr(f, "prox"):
+        answers += [f.prox(x, 0.7), f.factor(0.7).prox(x, 0.7)]
+    return answers
+
+
+QUICK = {"squares-targets", "squares-wide", "logistic", "multinomial"}
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        pytest.param(make, marks=() if name in QUICK else pytest.mark.slow, id=name)
+        for name, make in LOSSES.items()
+    ],
+)
 def test_a_loss_is_the_same(loss):
     sparse, dense = loss(SPARSE["BCOO"]), loss(DENSE)
     start = dense.start()
     assert (sparse.start().shape, sparse.start().dtype) == (start.shape, start.dtype)
-    x = jnp.asarray(np.random.RandomState(1).randn(*start.shape))
-    np.testing.assert_allclose(sparse(x), dense(x), rtol=1e-13)
-    np.testing.assert_allclose(sparse.gradient(x), dense.gradient(x), atol=1e-13)
-    if dense.lipschitz() is not None:
-        np.testing.assert_allclose(sparse.lipschitz(), dense.lipschitz(), rtol=1e-12)
-    if x.ndim == 1 or isinstance(dense, Multinomial):
-        index = np.array([2, 0, 4])
-        np.testing.assert_allclose(sparse.hessian(x), dense.hessian(x), atol=1e-13)
-        np.testing.assert_allclose(sparse.hessian(x, index), dense.hessian(x, index), atol=1e-13)
-    if hasattr(dense, "prox"):
-        np.testing.assert_allclose(sparse.prox(x, 0.7), dense.prox(x, 0.7), atol=1e-13)
-        np.testing.assert_allclose(sparse.factor(0.7).prox(x, 0.7), dense.prox(x, 0.7), atol=1e-13)
+    x, index = jnp.asarray(np.random.RandomState(1).randn(*start.shape)), np.array([2, 0, 4])
+    found, expected = everything(sparse, x, index), everything(dense, x, index)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("kind", SPARSE)
@@ -100,7 +112,10 @@ SOLVERS = [
 ]
 
 
-@pytest.mark.parametrize(("problem", "solver"), SOLVERS)
+@pytest.mark.parametrize(
+    ("problem", "solver"),
+    [SOLVERS[0], *(pytest.param(*row, marks=pytest.mark.slow) for row in SOLVERS[1:])],
+)
 def test_solutions_and_their_derivatives(problem, solver):
     """In the penalty, the targets and the weights; jitted, and over a batch of penalties."""
 
@@ -120,9 +135,14 @@ def test_solutions_and_their_derivatives(problem, solver):
     np.testing.assert_allclose(found, batch(DENSE, penalties, *rest), atol=1e-10)
 
 
-@pytest.mark.parametrize("mode", [jaxns.Implicit(), jaxns.Implicit(direction="both"),
-                                  jaxns.Piggyback()])  # fmt: skip
-@pytest.mark.parametrize("kind", SPARSE)
+MODES = [
+    ("BCOO", jaxns.Implicit()),
+    pytest.param("BCSR", jaxns.Implicit(direction="both"), marks=pytest.mark.slow),
+    pytest.param("BCOO", jaxns.Piggyback(), marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("kind", "mode"), MODES)
 def test_derivative_in_the_stored_entries(kind, mode):
     """That in the dense matrix, read where entries are stored."""
 

@@ -22,8 +22,9 @@ from jax import Array, lax
 from jaxns import validate
 from jaxns.struct import settle, static, struct
 
-BLOCK = 2**18  # entries of a cost computed on the fly that exist at the same time
-SMALL = 2**20  # entries up to which it may exist as a whole
+BLOCK = {"cpu": 2**15}  # entries of a cost looked at together: on a CPU, what its cache holds
+OTHERWISE = 2**20  # … on any other device
+SMALL = 2**20  # entries up to which a cost computed on the fly may exist as a whole
 ROOM = 60.0  # exp(ROOM) overflows in no type; above it only points without mass can come
 
 
@@ -50,11 +51,12 @@ class CostMatrix:
         return _exponents(self.matrix, epsilon)
 
     def log_sum(self, f: Array, weights: Array, epsilon: Any) -> Array:
-        return _log_sum(f / epsilon, weights, self.exponents(epsilon).T)
+        h, rate = f / epsilon, _rate(epsilon, f)
+        return _map(lambda c: _log_sum(h, weights, c, rate), self.matrix.T, f.size)
 
     def highest(self, p: Array, weights: Array) -> Array:
         """maxᵢ pᵢ over the rows with mass that may send to column j; −∞ if there are none."""
-        return _highest(p, weights, self.matrix.T)
+        return jax.vmap(lambda c: _highest(p, weights, c))(self.matrix.T)
 
     def spread(self) -> Array:
         """The size of the finite costs."""
@@ -109,8 +111,8 @@ class PointCloud:
         return _exponents(jax.vmap(self._column, out_axes=1)(self.y), epsilon)
 
     def log_sum(self, f: Array, weights: Array, epsilon: Any) -> Array:
-        h = f / epsilon
-        return self._map(lambda c: _log_sum(h, weights, _exponents(c, epsilon)))
+        h, rate = f / epsilon, _rate(epsilon, f)
+        return self._map(lambda c: _log_sum(h, weights, c, rate))
 
     def highest(self, p: Array, weights: Array) -> Array:
         return self._map(lambda c: _highest(p, weights, c))
@@ -126,12 +128,9 @@ class PointCloud:
         return jax.vmap(lambda x: cost(x, y))(self.x)
 
     def _map(self, reduce: Callable[[Array], Array]) -> Array:
-        """`reduce` of every column of C: in blocks, computed again for its derivative."""
+        """`reduce` of every column of C, which is computed again for the derivative."""
         column = jax.checkpoint(lambda y: reduce(self._column(y)))
-        size = max(1, BLOCK // max(1, self.shape[0]))
-        if size >= self.shape[1]:
-            return jax.vmap(column)(self.y)
-        return lax.map(column, self.y, batch_size=size)
+        return _map(column, self.y, self.shape[0])
 
 
 @struct
@@ -257,21 +256,45 @@ def _swap(cost: Callable) -> Callable:
     return cost.cost if isinstance(cost, _Swapped) else _Swapped(cost)
 
 
+def _map(column: Callable[[Array], Array], xs: Array, length: int) -> Array:
+    """`column` of each of xs, as many at a time as make a block when each has this length."""
+    block = BLOCK.get(jax.default_backend(), OTHERWISE)
+    together = max(1, block // max(1, length))
+    if together >= xs.shape[0]:
+        return jax.vmap(column)(xs)
+    return lax.map(column, xs, batch_size=together)
+
+
+def _rate(epsilon: Any, like: Array) -> Array:
+    return 1 / jnp.asarray(epsilon, like.dtype)
+
+
 def _exponents(cost: Array, epsilon: Any) -> Array:
     allowed = cost != jnp.inf  # and not <, so that NaN stays NaN
     return jnp.where(allowed, -jnp.where(allowed, cost, 0) / epsilon, -jnp.inf)
 
 
-def _log_sum(h: Array, weights: Array, exponents: Array) -> Array:
-    """log Σᵢ wᵢ exp(hᵢ + exponentsᵢ) along the last axis.
-
-    Rows without mass have no say in the shift, so that they cannot make the others underflow.
-    """
-    score = h + exponents
-    peak = lax.stop_gradient(jnp.max(jnp.where(weights > 0, score, -jnp.inf), axis=-1))
+@jax.custom_jvp
+def _log_sum(h: Array, weights: Array, cost: Array, rate: Array) -> Array:
+    """log Σᵢ wᵢ exp(hᵢ − rate·costᵢ) of vectors; −∞ if nothing is summed."""
+    score = h + jnp.log(weights) - rate * cost
+    peak = jnp.max(score, initial=-jnp.inf)
     peak = jnp.where(jnp.isfinite(peak), peak, 0)
-    total = jnp.sum(weights * jnp.exp(jnp.minimum(score - peak[..., None], ROOM)), axis=-1)
-    return _log_total(total, peak)
+    return _log_total(jnp.sum(jnp.exp(score - peak)), peak)
+
+
+@_log_sum.defjvp
+def _(primals, tangents):
+    """By hand because the derivative exists where that of the program does not: in a weight that is
+    zero, and in ε where a cost is infinite (there it is 0).
+    """
+    (h, weights, cost, rate), (dh, dweights, dcost, drate) = primals, tangents
+    out = _log_sum(*primals)
+    empty, allowed = out == -jnp.inf, cost != jnp.inf
+    cost = jnp.where(allowed, cost, 0)
+    density = jnp.exp(jnp.minimum(h - rate * cost - jnp.where(empty, 0, out), ROOM))
+    slope = weights * (dh - rate * dcost - cost * drate) + dweights
+    return out, jnp.where(empty, 0, jnp.sum(jnp.where(allowed, density, 0) * slope))
 
 
 def _log_total(total: Array, peak: Array) -> Array:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
+from jaxns import tree
 from jaxns.functions import Box, BoxSection, Gram, Quadratic
 from jaxns.functions.losses import signs
 from jaxns.problems.composite import Composite
@@ -58,7 +59,8 @@ class Dual(Composite):
         if not self.intercept:
             return jnp.zeros((), a.dtype)
         wanted, counts = -self.s * self.f.gradient(a), self.C > 0
-        low, high = (a <= 0) & counts, (a >= self.C) & counts
+        rounding = 1e2 * tree.eps(a) * jnp.sum(a)  # of the projection, which meets sᵀa = 0
+        low, high = (a <= rounding) & counts, (a >= self.C - rounding) & counts
         free = ~low & ~high & counts
         number = jnp.sum(free)
         at_least = jnp.where(self.s > 0, low, high)

@@ -109,12 +109,14 @@ class Transport:
         size = jnp.sum(self.a) * jnp.max(jnp.abs(p), initial=0)
         return jnp.vdot(self.a, p) - jnp.vdot(self.b, top) > self._rounding * size
 
-    def unequal(self) -> Array:
-        """Whether the problem is balanced and the masses are not."""
+    def impossible(self) -> Array:
+        """Whether a balanced problem asks for unequal sums, or for mass to go where none may."""
         if self.rho is not None:
             return jnp.zeros((), bool)
         of_a, of_b = jnp.sum(self.a), jnp.sum(self.b)
-        return jnp.abs(of_a - of_b) > self._rounding * jnp.maximum(of_a, of_b)
+        unequal = jnp.abs(of_a - of_b) > self._rounding * jnp.maximum(of_a, of_b)
+        a, b = jnp.zeros_like(self.a), jnp.zeros_like(self.b)
+        return unequal | self.infeasible(a) | self.T.infeasible(b)
 
     def plan(self, f: Array, g: Array) -> "TransportPlan | LazyPlan":
         """The solution with these potentials. Balanced ones are shifted to ⟨a, f⟩ = ⟨b, g⟩."""

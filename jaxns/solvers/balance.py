@@ -11,7 +11,7 @@ from jaxns.tree import Tree
 
 LARGEST = 10.0  # factor by which the weight changes at once
 FROZEN = 1024  # steps after which it stays
-TRAVELS = 1e-5  # a move longer than this fraction of the size counts when the other stands still
+ROUNDING = 1e3  # times eps: moves that are no larger, for the size of what moves, are no moves
 
 
 @struct
@@ -26,25 +26,34 @@ class Balance:
     ratio: Array
 
     def after(self, image: Tree, weight: Any, primal: "Move", dual: "Move") -> "Balance":
-        """After a step with `weight` in which the two moved like that."""
-        (p, p_travels), (d, d_travels) = primal, dual
-        one_way = jnp.where(d_travels, jnp.inf, jnp.where(p_travels, 0, 1)).astype(p.dtype)
-        both = (p > 0) & (d > 0)
-        ratio = jnp.where(both, d / jnp.where(p > 0, p, 1), one_way)
+        """After a step with `weight` in which the two moved like that.
+
+        Where one of them stands still their sizes are compared instead, so that neither outgrows
+        the other; one that is zero and stays so leaves the whole move to the other.
+        """
+        moving = primal.moving & dual.moving
+        d = jnp.where(moving, dual.length, dual.size)
+        p = jnp.where(moving, primal.length, primal.size)
+        ratio = jnp.where(d > 0, d, 1) / jnp.where(p > 0, p, 1)
+        ratio = jnp.where((p == 0) & dual.moving, jnp.inf, ratio)
+        ratio = jnp.where((d == 0) & primal.moving, 0, ratio)
+        ratio = jnp.where((p == 0) & (d == 0), 1, ratio)
         return Balance(image, weight, self.step + 1, ratio)
 
 
 class Move(NamedTuple):
-    """How far a variable moved, and whether that is much for its size."""
+    """How far a variable moved, how large it is, and whether the move is more than rounding."""
 
     length: Array
-    travels: Array
+    size: Array
+    moving: Array
 
 
 def move(before: Tree, after: Tree, scale: Any = 1.0) -> Move:
     """From one to the other, in units of 1/scale."""
     length, size = tree.norm(tree.sub(after, before)), tree.norm(after)
-    return Move(*lax.stop_gradient((scale * length, length > TRAVELS * size)))
+    moving = length > ROUNDING * tree.eps(after) * size
+    return Move(*lax.stop_gradient((scale * length, scale * size, moving)))
 
 
 def start(z: Tree, weight: Any) -> Balance:

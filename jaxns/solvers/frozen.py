@@ -3,8 +3,8 @@
 x = M⁻¹ b by `lax.custom_linear_solve`: its derivatives are again solves with M, at every order, so
 that nothing ever passes through a factorisation: M enters through the differentiable `matvec`, and
 the matrix that is factorised is taken as a constant. Where the matrix is singular to working
-precision its pseudo-inverse takes the place of the factor: a consistent system is then solved for
-the answer of least norm, and no number comes out large because a pivot was small.
+precision a pseudo-inverse of the matrix takes the place of the factor: where the system has
+solutions it gives one, and no number comes out large because a pivot was small.
 """
 
 from collections.abc import Callable
@@ -58,10 +58,11 @@ def general(matvec: Matvec, b: Array, matrix: Array) -> Array:
     pivots = jnp.abs(jnp.diagonal(factors[0]))
     least = b.size * tree.eps(b) * jnp.max(pivots, initial=0)
     sound = jnp.min(pivots, initial=jnp.inf) > least
-    inverse = _where_unsound(
-        sound, lambda: jnp.linalg.pinv(jnp.where(sound, jnp.eye(b.size, dtype=b.dtype), matrix)),
-        matrix,
-    )  # fmt: skip
+
+    def inverted():
+        return jnp.linalg.pinv(jnp.where(sound, jnp.eye(b.size, dtype=b.dtype), matrix))
+
+    inverse = _where_unsound(sound, inverted, matrix)
 
     def solve(_, b):
         return jnp.where(sound, jax.scipy.linalg.lu_solve(factors, unit * b), inverse @ b)

@@ -107,7 +107,8 @@ class PrimalDual:
         if self.tau is not None:
             return self.tau, self.sigma
         L, size = self.constants
-        return WITHIN / (L / 2 + self.weight * size), WITHIN * self.weight / size
+        omega: Any = self.weight
+        return WITHIN / (L / 2 + omega * size), WITHIN * omega / size
 
     def _parts(self, problem: Any) -> tuple[Any, Any]:
         """(s, p): the function used by its gradient and the one used by its prox, or None."""

@@ -77,7 +77,7 @@ class Sinkhorn:
         return problem.plan(f, problem.potential(f))
 
     def control(self, problem: Any, f: Array) -> Progress:
-        verdict = jnp.where(problem.unequal(), INFEASIBLE, RUNNING).astype(jnp.int32)
+        verdict = jnp.where(problem.impossible(), INFEASIBLE, RUNNING).astype(jnp.int32)
         return Progress(f, jnp.asarray(jnp.inf, f.dtype), verdict)
 
     def advance(self, problem: Any, f: Array, control: Progress) -> tuple[Array, Progress]:
@@ -202,7 +202,7 @@ def _infeasible(problem: Any, *directions: Array) -> Array:
     if problem.rho is not None:
         return jnp.zeros((), bool)
     problem, directions = lax.stop_gradient((problem, directions))
-    found = problem.T.infeasible(jnp.zeros_like(problem.b))
+    found = jnp.zeros((), bool)
     for p in directions:
         found |= problem.infeasible(p)
     return found
