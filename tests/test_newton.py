@@ -1,4 +1,4 @@
-"""Newton's family: solutions, kinks and singular systems, and why one step's derivative is enough."""
+"""Newton's family: solutions, kinks and singular systems; why one step's derivative suffices."""
 
 import jax
 import jax.numpy as jnp

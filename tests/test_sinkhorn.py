@@ -392,7 +392,7 @@ def manhattan(x, y):
 
 @pytest.mark.parametrize("block", [1, 2 * M, 10**6])
 def test_blocks_of_a_point_cloud_add_up(block, monkeypatch):
-    """Σᵢ aᵢ exp((fᵢ − C_ij)/ε) and its gradient, in blocks that divide M or not, and as a matrix."""
+    """Σᵢ aᵢ exp((fᵢ − C_ij)/ε) and its gradient, in any blocks and as a matrix."""
     monkeypatch.setitem(ground_cost.BLOCK, "cpu", block)
     f = jnp.linspace(0, 0.3, N)
 

@@ -63,8 +63,11 @@ class Composite:
         return SplitForm(self.f, self.g, 1.0 if self.K is None else self.K)
 
     def read(self, x: Tree, z: Tree, y: Tree) -> Tree:
-        """The solution, from x, z = Kx and the multiplier y of that equation: x."""
-        return x
+        """The solution, from x, z = Kx and the multiplier y of that equation.
+
+        x; without K it is z, which has the zeros that g asks for and lies in its domain.
+        """
+        return z if self.K is None else x
 
     def start(self) -> Tree | None:
         """Zero, in the shape and type of the unknown; None where its functions do not know them."""

@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from jaxns import tree
 from jaxns.functions import Box, BoxSection, Gram, Quadratic
@@ -58,9 +58,13 @@ class Dual(Composite):
         """
         if not self.intercept:
             return jnp.zeros((), a.dtype)
-        wanted, counts = -self.s * self.f.gradient(a), self.C > 0
+        slope = self.f.gradient(a)
+        wanted, counts = -self.s * slope, self.C > 0
+        # A step of projected gradient meets the bounds where a solver has only come close to them.
+        step = 1 / jnp.maximum(self.f.lipschitz(), tree.eps(a))
+        settled = lax.stop_gradient(self.g.prox(a - step * slope, step))
         rounding = 1e2 * tree.eps(a) * jnp.sum(a)  # of the projection, which meets sᵀa = 0
-        low, high = (a <= rounding) & counts, (a >= self.C - rounding) & counts
+        low, high = (settled <= rounding) & counts, (settled >= self.C - rounding) & counts
         free = ~low & ~high & counts
         number = jnp.sum(free)
         at_least = jnp.where(self.s > 0, low, high)

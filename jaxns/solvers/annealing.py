@@ -20,14 +20,14 @@ NEAR = 0.1  # marginal error at which a start needs no annealing, and a rate can
 
 class Stage(NamedTuple):
     """f, and the ε it was computed for.   error: of the marginals, at the end.   rate: ρ, the
-    contraction of a plain sweep as observed (0 as long as it was not).   count: stages so far.
+    contraction of a plain sweep as observed (0 as long as it was not).   stages: so many so far.
     """
 
     f: Array
     epsilon: Array
     error: Array
     rate: Array
-    count: Array
+    stages: Array
 
 
 def anneal(problem: Any, f: Array) -> Array:
@@ -42,14 +42,14 @@ def anneal(problem: Any, f: Array) -> Array:
 
     def going(stage: Stage) -> Array:
         cold = (stage.epsilon <= target) & (stage.error <= goal)
-        return ~cold & (stage.count < STAGES) & jnp.isfinite(jnp.sum(stage.f))
+        return ~cold & (stage.stages < STAGES) & jnp.isfinite(jnp.sum(stage.f))
 
     def body(stage: Stage) -> Stage:
         done = relax(replace(problem, epsilon=stage.epsilon), stage)
         cooled = jnp.maximum(target, COOLING * stage.epsilon)
         arrived = stage.epsilon <= target
         return done._replace(
-            epsilon=cooled, error=jnp.where(arrived, done.error, jnp.inf), count=stage.count + 1
+            epsilon=cooled, error=jnp.where(arrived, done.error, jnp.inf), stages=stage.stages + 1
         )
 
     return tree.while_loop(going, body, start).f
@@ -86,7 +86,7 @@ def relax(problem: Any, stage: Stage) -> Stage:
     usable = better & (last < NEAR) & (rate < 1)
     rate = jnp.where(usable, rate, 0)
     f = jnp.where(better, f, stage.f)
-    return Stage(f, stage.epsilon, last, rate.astype(f.dtype), stage.count)
+    return Stage(f, stage.epsilon, last, rate.astype(f.dtype), stage.stages)
 
 
 def half_sweeps(problem: Any, f: Array, g: Array) -> tuple[Callable, Callable]:

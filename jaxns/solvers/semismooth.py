@@ -94,7 +94,8 @@ class Semismooth:
             _, moving = first.advance(problem, x, first.control(problem, x))
             first = first.settle(moving)
         p = first.step(problem, x)
-        towards = tree.scale(1 / first.stepsize, tree.sub(x, p))
+        alpha: Any = first.stepsize
+        towards = tree.scale(1 / alpha, tree.sub(x, p))
         return p, tree.sub(towards, problem.f.gradient(x))
 
     def _along_newton(self, problem: Any, y: Tree) -> tuple[Tree, Array]:
@@ -108,7 +109,7 @@ class Semismooth:
         change its sign becomes zero.
         """
         f, g = problem.f, problem.g
-        alpha = lax.stop_gradient(self.first.stepsize)
+        alpha: Any = lax.stop_gradient(self.first.stepsize)
         p, v = self._forward_backward(problem, y)
         slope = tree.add(f.gradient(p), v)
         reach = _largest(p)
