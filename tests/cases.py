@@ -138,14 +138,8 @@ SOLVERS: dict[str, Case] = {
     ),
     "Newton": Case(
         jaxns.Newton(),
-        ("lasso", "logistic", "elastic_net", "sparse_logistic", "box", "nonnegative", "simplex"),
-        ("logistic", "elastic_net", "sparse_logistic", "box", "nonnegative", "simplex"),
-    ),
-    "Newton, smooth": Case(
-        jaxns.Newton(), ("smooth", "ridge", "robust_lasso"), ("ridge", "robust_lasso")
-    ),
-    "Newton, Krylov": Case(
-        jaxns.Newton(linear="krylov"), ("lasso", "logistic"), ("lasso", "logistic")
+        ("sparse_logistic", "logistic", "elastic_net", "box", "simplex", "smooth", "robust_lasso"),
+        ("logistic", "elastic_net", "box", "simplex", "smooth", "robust_lasso"),
     ),
     "ProximalNewton": Case(
         jaxns.ProximalNewton(),
@@ -164,7 +158,7 @@ SOLVERS: dict[str, Case] = {
         jaxns.DouglasRachford(), ("lasso", "elastic_net", "simplex"), ("elastic_net", "simplex")
     ),
     "ADMM": Case(jaxns.ADMM(), ("fused", "denoise", "nonnegative"), ("denoise", "nonnegative")),
-    "ADMM, linearised": Case(jaxns.ADMM(), ("sparse_logistic",), ("sparse_logistic",)),
+    "ADMM, linearised": Case(jaxns.ADMM(), ("logistic",), ("logistic",)),
     "PrimalDual": Case(jaxns.PrimalDual(), ("fused", "three", "box"), ("three", "box")),
     "PrimalDual, Chambolle-Pock": Case(
         jaxns.PrimalDual(smooth=False), ("lasso", "denoise"), ("lasso", "denoise")

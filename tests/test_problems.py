@@ -123,11 +123,6 @@ CASES = {
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 
 
-def test_every_builder_has_a_row():
-    builders = {name for name in problems.__all__ if name.islower()}
-    assert builders == {name.split("-")[0] for name in CASES}
-
-
 @every_case
 def test_objective_is_the_documented_one(case):
     for x in (np.zeros(P), random.randn(P), np.abs(random.randn(P))):

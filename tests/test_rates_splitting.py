@@ -90,9 +90,9 @@ def test_a3_sparse_inverse_covariance():
         np.testing.assert_allclose(dx, closed_form(np.asarray(x)), atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("order", "penalty", "r", "steps"),
-    [(1, 0.3, 1.0, 1600), pytest.param(2, 0.5, 5.0, 3200, marks=pytest.mark.slow)],
+    ("order", "penalty", "r", "steps"), [(1, 0.3, 1.0, 1600), (2, 0.5, 5.0, 3200)]
 )
 def test_a4_trend_filtering(order, penalty, r, steps):
     """½ ‖x − θ‖² + λ ‖Dx‖₁ by ADMM, differentiated in the signal θ.

@@ -156,6 +156,14 @@ def test_derivative_in_the_stored_entries(kind, mode):
     np.testing.assert_allclose(found, np.asarray(in_dense)[DENSE != 0], atol=1e-10)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("build", [jaxns.problems.svm, jaxns.problems.svr])
+def test_support_vector_machines(build):
+    found, expected = (jaxns.solve(build(A, LABELS, 0.3)).x for A in (SPARSE["BCSR"], DENSE))
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-10)
+
+
 def test_sparse_operator_in_a_composite():
     for kind, K in SPARSE.items():
         problem = jaxns.Composite(SquaredL2(1.0), L1(1.0), K)

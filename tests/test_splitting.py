@@ -86,8 +86,11 @@ SERVED = {
 }
 NAMES = ("DouglasRachford", "ADMM", "ADMM, relaxed", "ADMM, linearised", "PrimalDual")
 NAMES += ("PrimalDual, Chambolle-Pock", "DavisYin")
+VARIANTS = ("ADMM, relaxed", "ADMM, linearised", "PrimalDual, Chambolle-Pock")
 PAIRS = [
-    pytest.param(solver, problem, id=f"{name}-{problem}")
+    pytest.param(
+        solver, problem, id=f"{name}-{problem}", marks=[pytest.mark.slow] * (name in VARIANTS)
+    )
     for name, (solver, problems) in zip(NAMES, SERVED.items(), strict=True)
     for problem in problems
 ]
@@ -259,8 +262,15 @@ class Differences:
         return jnp.pad(u, (1, 0)) - jnp.pad(u, (0, 1))
 
 
-@pytest.mark.parametrize("K", [Differences(), BCOO.fromdense(D)], ids=["operator", "sparse"])
-@pytest.mark.parametrize("solver", [jaxns.PrimalDual(), jaxns.ADMM()], ids=["PrimalDual", "ADMM"])
+@pytest.mark.parametrize(
+    ("K", "solver"),
+    [
+        pytest.param(Differences(), jaxns.PrimalDual(), id="operator"),
+        pytest.param(BCOO.fromdense(D), jaxns.ADMM(), id="sparse"),
+        pytest.param(Differences(), jaxns.ADMM(), marks=pytest.mark.slow, id="linearised"),
+        pytest.param(BCOO.fromdense(D), jaxns.PrimalDual(), marks=pytest.mark.slow, id="matrix"),
+    ],
+)
 def test_operators(K, solver):
     """K only has to multiply; an operator without a matrix makes ADMM linearise."""
 

@@ -135,8 +135,16 @@ def svr(
     epsilon = nonnegative("epsilon", scalar("epsilon", epsilon))
     C = jnp.tile(_ceiling(C, y, checked), 2)
     s = jnp.concatenate([jnp.ones_like(y), -jnp.ones_like(y)])
-    f = Gram((s[:, None] * jnp.concatenate([X, X])).T, epsilon - s * jnp.tile(y, 2))
+    f = Gram((s[:, None] * _twice(X)).T, epsilon - s * jnp.tile(y, 2))
     return Dual(f, _cut(C, s, intercept), s=s, C=C, X=X, intercept=intercept)
+
+
+def _twice(X: Any) -> Any:
+    if not hasattr(X, "todense"):
+        return jnp.concatenate([X, X])
+    from jax.experimental.sparse import bcoo_concatenate
+
+    return bcoo_concatenate([X, X], dimension=0)
 
 
 def _ceiling(C: Any, y: Array, sample_weight: Any) -> Array:

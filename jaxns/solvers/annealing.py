@@ -20,36 +20,37 @@ NEAR = 0.1  # marginal error at which a start needs no annealing, and a rate can
 
 class Stage(NamedTuple):
     """f, and the ε it was computed for.   error: of the marginals, at the end.   rate: ρ, the
-    contraction of a plain sweep as observed (0 as long as it was not).   stages: so many so far.
+    contraction of a plain sweep as observed (0 as long as it was not).   done: stages so far.
     """
 
     f: Array
     epsilon: Array
     error: Array
     rate: Array
-    stages: Array
+    done: Array
 
 
 def anneal(problem: Any, f: Array) -> Array:
-    """f with marginals correct to about √eps, or to what `STAGES` stages give."""
+    """f with marginals correct to about √eps, or as far as rounding or `STAGES` stages allow."""
     problem, f = lax.stop_gradient((problem, f))
     target = jnp.asarray(problem.epsilon, f.dtype)
     near = marginal_error(problem, f, sweep(problem, f)) < NEAR
-    epsilon = jnp.where(near, target, jnp.maximum(target, problem.ground.spread().astype(f.dtype)))
-    goal = tree.eps(f) ** 0.5
+    spread = problem.ground.spread().astype(f.dtype)
+    epsilon = jnp.where(near, target, jnp.maximum(target, spread))
+    goal = jnp.maximum(tree.eps(f) ** 0.5, 10 * tree.eps(f) * spread / target)
     zero = jnp.zeros((), f.dtype)
     start = Stage(f, epsilon, zero + jnp.inf, zero, jnp.zeros((), jnp.int32))
 
     def going(stage: Stage) -> Array:
         cold = (stage.epsilon <= target) & (stage.error <= goal)
-        return ~cold & (stage.stages < STAGES) & jnp.isfinite(jnp.sum(stage.f))
+        return ~cold & (stage.done < STAGES) & jnp.isfinite(jnp.sum(stage.f))
 
     def body(stage: Stage) -> Stage:
-        done = relax(replace(problem, epsilon=stage.epsilon), stage)
+        after = relax(replace(problem, epsilon=stage.epsilon), stage)
         cooled = jnp.maximum(target, COOLING * stage.epsilon)
         arrived = stage.epsilon <= target
-        return done._replace(
-            epsilon=cooled, error=jnp.where(arrived, done.error, jnp.inf), stages=stage.stages + 1
+        return after._replace(
+            epsilon=cooled, error=jnp.where(arrived, after.error, jnp.inf), done=stage.done + 1
         )
 
     return tree.while_loop(going, body, start).f
@@ -86,7 +87,7 @@ def relax(problem: Any, stage: Stage) -> Stage:
     usable = better & (last < NEAR) & (rate < 1)
     rate = jnp.where(usable, rate, 0)
     f = jnp.where(better, f, stage.f)
-    return Stage(f, stage.epsilon, last, rate.astype(f.dtype), stage.stages)
+    return Stage(f, stage.epsilon, last, rate.astype(f.dtype), stage.done)
 
 
 def half_sweeps(problem: Any, f: Array, g: Array) -> tuple[Callable, Callable]:

@@ -1,5 +1,6 @@
 """Semismooth Newton for composite problems: what `Newton` does when g has kinks."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -89,7 +90,7 @@ class Semismooth:
 
     def _forward_backward(self, problem: Any, x: Tree) -> tuple[Tree, Tree]:
         """p and the subgradient v = (x − p)/α − ∇f(x) of g at p that its prox has found."""
-        first = self.first
+        first: Any = self.first
         if first.stepsize is None:
             _, moving = first.advance(problem, x, first.control(problem, x))
             first = first.settle(moving)
@@ -109,7 +110,7 @@ class Semismooth:
         change its sign becomes zero.
         """
         f, g = problem.f, problem.g
-        alpha: Any = lax.stop_gradient(self.first.stepsize)
+        alpha = lax.stop_gradient(jnp.asarray(self.first.stepsize, tree.dtype(y)))
         p, v = self._forward_backward(problem, y)
         slope = tree.add(f.gradient(p), v)
         reach = _largest(p)
@@ -122,15 +123,27 @@ class Semismooth:
         sigma = lax.stop_gradient(jnp.where(steep > 0, _largest(whole) / steep, alpha))
         bent = tree.axpy(sigma, g.curvature(p, s), s)
 
-        def curve(t):
-            return g.prox(tree.axpy(t, bent, tree.axpy(sigma, v, p)), sigma)
+        def curve(t, problem, p, v, bent):
+            return problem.g.prox(tree.axpy(t, bent, tree.axpy(sigma, v, p)), sigma)
 
-        here = problem(p)
+        moving = (problem, p, v, bent)
+        still = lax.stop_gradient(moving)
+        straight, t, found = self._search(
+            *lax.stop_gradient((problem, y, p, whole)), lambda t: curve(t, *still)
+        )
+        return tree.where(straight, whole, curve(t, *moving)), found
+
+    def _search(
+        self, problem: Any, y: Tree, p: Tree, whole: Tree, curve: Callable[[Array], Tree]
+    ) -> tuple[Array, Array, Array]:
+        """Whether the Newton step itself is better than p, or else at which t the curve is; found.
+
+        Where rounding hides a change of the objective, the step has to halve the residual.
+        """
+        here, there = problem(p), problem(whole)
         noise = 1e2 * tree.eps(p) * jnp.abs(here)
-        gap = tree.norm(tree.sub(y, p))
         beyond, _ = self._forward_backward(problem, whole)
-        halved = tree.norm(tree.sub(whole, beyond)) <= 0.5 * gap
-        there = problem(whole)
+        halved = tree.norm(tree.sub(whole, beyond)) <= 0.5 * tree.norm(tree.sub(y, p))
         straight = (there < here - noise) | ((there <= here + noise) & halved)
 
         def going(search):
@@ -141,9 +154,8 @@ class Semismooth:
             t = 0.5 * search[0]
             return t, problem(curve(t)) < here - noise
 
-        start = jnp.full_like(here, 2), straight
-        t, found = lax.stop_gradient(tree.while_loop(going, halve, start))
-        return tree.where(lax.stop_gradient(straight), whole, curve(t)), found
+        t, found = tree.while_loop(going, halve, (jnp.full_like(here, 2), straight))
+        return straight, t, found
 
 
 def _largest(x: Tree) -> Array:

@@ -14,7 +14,9 @@ from jaxns.struct import static, struct
 
 RUNNING, STALLED, INFEASIBLE = -1, 1, 5  # codes of `jaxns.Status`
 FACTORISED = 1500  # size of the smaller side up to which the linear system is factorised
-DOUBTFUL = 1e-3  # marginal error above which it is asked whether there is a plan at all
+DOUBTFUL = (
+    1e-3  # marginal error above which Newton's direction, and that there is a plan, is checked
+)
 
 
 @struct
@@ -43,8 +45,8 @@ class Sinkhorn:
     costs one symmetric linear system; neither the start nor the matrix (I − A)⁻¹ carries a
     derivative, nor needs to.
 
-    acceleration: False for the plain map F from x0 = f, as in the paper: potentials up to no
-        constant, and slow where ε is small. `OneStep` then misses a share of about ρ of the
+    acceleration: False for the plain map F from x0 = f, as in the paper: no anchor, and slow where
+        ε is small. `OneStep` then misses a share of about ρ of the
         derivative, ρ the second eigenvalue of A, however long the run.
     """
 
@@ -88,13 +90,13 @@ class Sinkhorn:
         problem = self._oriented(problem)
         residual = sweep(problem, f) - f
         newton = _inverse(problem, f)(residual)
-        uphill = ascent(problem, f, residual, newton) > 0
-        direction = jnp.where(uphill, newton, residual)
+        error = lax.stop_gradient(marginal_error(problem, f, f + residual))
+        uphill = (ascent(problem, f, residual, newton) > 0) | (error <= DOUBTFUL)
+        direction = jnp.where(uphill & jnp.all(jnp.isfinite(newton)), newton, residual)
         image = _anchor(problem, f + direction)
         after = _anchor(problem, f + length(problem, f, residual, direction) * direction)
 
         gap = lax.stop_gradient(jnp.linalg.norm(image - f))
-        error = lax.stop_gradient(marginal_error(problem, f, f + residual))
         stalled = (error <= _rounding(problem, f)) & (gap >= 0.5 * control.gap)
         hopeless = lax.cond(
             tree.any_lane(error > DOUBTFUL),
