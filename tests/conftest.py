@@ -1,5 +1,30 @@
 """The suite computes in float64 unless a test asks for float32 arrays."""
 
+import gc
+from pathlib import Path
+
 import jax
+import pytest
 
 jax.config.update("jax_enable_x64", True)
+
+MAPPINGS = Path("/proc/self/maps")  # of memory: a process may have 65530 by default on Linux
+ENOUGH = 20_000
+
+
+@pytest.fixture(autouse=True, scope="session")
+def tests_run():
+    return [0]
+
+
+@pytest.fixture(autouse=True)
+def forget_compiled_programs(tests_run):
+    """Every compiled program holds mappings of memory, and thousands of them hold too many."""
+    yield
+    tests_run[0] += 1
+    if tests_run[0] % 20 == 0 and MAPPINGS.exists():
+        with MAPPINGS.open() as lines:
+            held = sum(1 for _ in lines)
+        if held > ENOUGH:
+            jax.clear_caches()
+            gc.collect()
