@@ -126,13 +126,14 @@ SOLVERS: dict[str, Case] = {
     "ForwardBackward": Case(
         jaxns.ForwardBackward(),
         ("lasso", "elastic_net", "ridge", "sparse_logistic", "nonnegative", "box", "simplex"),
+        ("elastic_net", "ridge", "nonnegative", "box"),
     ),
     "ForwardBackward, plain": Case(_plain, ("lasso", "logistic")),
     "ForwardBackward, backtracking": Case(jaxns.ForwardBackward(), ("smooth", "robust_lasso")),
-    "ForwardBackward, plain, backtracking": Case(_plain, ("robust_lasso",)),
+    "ForwardBackward, plain, backtracking": Case(_plain, ("robust_lasso",), ("robust_lasso",)),
     "GradientDescent": Case(jaxns.GradientDescent(), ("ridge", "logistic")),
     "GradientDescent, backtracking": Case(jaxns.GradientDescent(), ("smooth",)),
-    "HeavyBall": Case(jaxns.HeavyBall(), ("lasso", "ridge", "nonnegative")),
+    "HeavyBall": Case(jaxns.HeavyBall(), ("lasso", "ridge", "nonnegative"), ("nonnegative",)),
     "CoordinateDescent": Case(
         jaxns.CoordinateDescent(), ("lasso", "sparse_logistic", "box"), ("sparse_logistic", "box")
     ),
@@ -144,7 +145,7 @@ SOLVERS: dict[str, Case] = {
     "ProximalNewton": Case(
         jaxns.ProximalNewton(),
         ("sparse_logistic", "robust_lasso", "simplex"),
-        ("robust_lasso", "simplex"),
+        ("sparse_logistic", "robust_lasso", "simplex"),
     ),
     "InteriorPoint": Case(
         jaxns.InteriorPoint(),
@@ -152,8 +153,10 @@ SOLVERS: dict[str, Case] = {
         ("bounded", "linear_program"),
         read=lambda optimum: optimum.x,
     ),
-    "Nesterov": Case(jaxns.Nesterov(jaxns.GradientDescent()), ("ridge", "logistic")),
-    "Anderson": Case(jaxns.Anderson(jaxns.ForwardBackward()), ("lasso", "logistic", "box")),
+    "Nesterov": Case(jaxns.Nesterov(jaxns.GradientDescent()), ("ridge", "logistic"), ("logistic",)),
+    "Anderson": Case(
+        jaxns.Anderson(jaxns.ForwardBackward()), ("lasso", "logistic", "box"), ("logistic", "box")
+    ),
     "DouglasRachford": Case(
         jaxns.DouglasRachford(), ("lasso", "elastic_net", "simplex"), ("elastic_net", "simplex")
     ),
@@ -167,7 +170,9 @@ SOLVERS: dict[str, Case] = {
     "StochasticGradient, every row": Case(
         jaxns.StochasticGradient(batch_size=None), ("elastic_net",)
     ),
-    "Relaxed": Case(jaxns.Relaxed(jaxns.ForwardBackward(), 0.8), ("lasso", "simplex")),
+    "Relaxed": Case(
+        jaxns.Relaxed(jaxns.ForwardBackward(), 0.8), ("lasso", "simplex"), ("simplex",)
+    ),
 }
 # Solvers of other problems than Composite, and the files that put them through the contracts.
 ELSEWHERE = {"Sinkhorn": "test_sinkhorn.py"}

@@ -148,6 +148,10 @@ SLOW = {
     "multinomial-weights",
     "trend_filtering-2",
     "total_variation-anisotropic",
+    "total_variation",
+    "fused_lasso",
+    "sparse_multinomial",
+    "sparse_inverse_covariance",
 }
 
 

@@ -17,6 +17,7 @@ from jaxns.functions import (
     Conjugate,
     ElasticNet,
     ExponentialCone,
+    Huber,
     Isotonic,
     L1Ball,
     L2Ball,
@@ -109,7 +110,7 @@ def test_a_conjugate_without_a_closed_form_says_so():
         with pytest.raises(TypeError, match=f"the conjugate of {type(f).__name__} has no value"):
             Conjugate(f)(X)
     with pytest.raises(TypeError, match="Conjugate needs a function with a prox"):
-        Conjugate(LeastSquares(A, B))
+        Conjugate(Huber(A, B))
 
 
 def test_the_conjugate_of_the_conjugate_has_the_same_prox():
@@ -182,9 +183,9 @@ def test_active_sets_are_inherited():
     ("g", "lacking"),
     [
         (Scale(L1(1.0), 2.0), ["gradient", "lipschitz", "hessian", "normal", "start"]),
-        (Translate(LeastSquares(A, B), SHIFT), ["prox", "support"]),
+        (Translate(Huber(A, B), SHIFT), ["prox", "support"]),
         (Precompose(L1(1.0), ROTATION), ["gradient", "lipschitz"]),
-        (Separable({"a": L1(1.0), "b": LeastSquares(A, B)}), ["gradient", "prox", "start"]),
+        (Separable({"a": L1(1.0), "b": Huber(A, B)}), ["gradient", "prox", "start"]),
         (Sum(LeastSquares(A, B), L1(1.0)), ["gradient", "prox"]),
         (Sum(L1(1.0), L2Ball(1.0)), ["prox", "gradient", "start"]),
         (Sum(Box(0.0, 1.0), Box(2.0, 3.0)), ["prox"]),

@@ -62,10 +62,13 @@ def reference():
     return derivative
 
 
-@pytest.mark.parametrize(
+every_pair = pytest.mark.parametrize(
     ("solver", "problem"),
     [pytest.param(*p, marks=pytest.mark.slow if p in SLOW_PAIRS else ()) for p in PAIRS],
 )
+
+
+@every_pair
 def test_solution_and_every_mode(solver, problem, reference):
     """x to 1e-9 and its Jacobian to 1e-7, in every mode, against central differences."""
     x, jacobian = reference(problem)
@@ -76,7 +79,7 @@ def test_solution_and_every_mode(solver, problem, reference):
         np.testing.assert_allclose(found, jacobian, rtol=0, atol=1e-7, err_msg=name)
 
 
-@pytest.mark.parametrize(("solver", "problem"), PAIRS)
+@every_pair
 def test_step_keeps_its_shape_and_x0_is_untouched(solver, problem):
     build, theta = PROBLEMS[problem]
     how, what = SOLVERS[solver].solver, build(theta)

@@ -58,7 +58,10 @@ def convergence(tmp_path_factory):
     return run("derivative_convergence_lasso.toml", out, ["repetitions=5", "perturbations=5"])
 
 
-@pytest.mark.parametrize("which", ["lasso", "elastic_net"])
+EXPERIMENTS = ["lasso", pytest.param("elastic_net", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("which", EXPERIMENTS)
 def test_penalty_selection(which, request):
     result = request.getfixturevalue(which)["result"]
     modes = {mode["label"]: mode for mode in result["modes"]}
@@ -75,7 +78,7 @@ def test_penalty_selection(which, request):
     assert np.all((penalties > 1e-3 * (1 - 1e-9)) & (penalties < 1 + 1e-9))
 
 
-@pytest.mark.parametrize("which", ["lasso", "elastic_net"])
+@pytest.mark.parametrize("which", EXPERIMENTS)
 def test_derivative_errors_fall(which, request):
     curves = request.getfixturevalue(which)["result"]["derivative_errors"]["curves"]
     last = {curve["label"]: curve["errors"][-1] for curve in curves}

@@ -193,6 +193,7 @@ def test_the_answer_of_an_active_set_search():
     assert np.count_nonzero(sol.x.z) == len(rows)
 
 
+@pytest.mark.slow
 def test_without_constraints_and_with_infinite_bounds():
     rng = np.random.default_rng(4)
     Q, q, A, b, G, h = plain(rng)
@@ -217,7 +218,9 @@ MODES = {
 }
 
 
-@pytest.mark.parametrize("mode", [*MODES])
+@pytest.mark.parametrize(
+    "mode", ["implicit", "one step", pytest.param("piggyback", marks=pytest.mark.slow)]
+)
 def test_derivatives_in_all_data_of_x_and_multipliers(mode):
     rng = np.random.default_rng(5)
     root, G = rng.normal(size=(3, 3)), rng.normal(size=(4, 3))
@@ -256,6 +259,7 @@ def test_a_derivative_that_does_not_exist_is_refused():
     assert np.isnan(torn).all()
 
 
+@pytest.mark.slow
 def test_experiment_b2_of_one_step_differentiation():
     """arXiv 2305.13768, experiment on quadratic programs, without its damped last step.
 

@@ -63,12 +63,14 @@ def test_lasso_with_more_correlated_features_than_samples(linear):
     assert sizes[-1] > 32  # more than the smallest buffer holds
 
 
+@pytest.mark.slow
 def test_penalties_at_once_have_their_own_supports():
     penalties = LARGEST * jnp.array([1.1, 0.3, 0.03])
     batch = jax.vmap(lambda p: lasso(p).x)(penalties)
     np.testing.assert_allclose(batch, jnp.stack([lasso(p).x for p in penalties]), atol=1e-12)
 
 
+@pytest.mark.slow
 def test_duplicated_columns():
     """Predictions are unique and have derivatives; coefficients are not, and say so."""
     A = jnp.hstack([X[:, :110], X[:, :10]])
@@ -352,6 +354,7 @@ def test_equations_in_pytrees():
     np.testing.assert_allclose(found["a"], expected, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_equations_that_close_over_data():
     def root(k):
         return jaxns.solve(jaxns.Root(lambda x: x**2 - k), x0=jnp.array(1.0)).x

@@ -125,6 +125,7 @@ def test_an_accelerated_run_of_800_steps():
     assert K < len(count) <= 3 * K
 
 
+@pytest.mark.slow
 def test_lanes_that_stop_at_different_steps():
     """Under vmap each lane is differentiated through its own number of steps."""
     stop = jaxns.Stop(tol=1e-6)

@@ -107,6 +107,7 @@ def test_the_derivative_of_the_plan_forgets_its_start_and_that_of_the_potentials
     assert abs(np.mean(shift)) > 1e-3
 
 
+@pytest.mark.slow
 def test_the_map_of_the_solver_has_that_jacobian(paths):
     """A = ∂F, as the solver steps; implicit differentiation gets past its eigenvalue 1."""
     epsilon = 0.5

@@ -175,6 +175,7 @@ def test_e1_strongly_convex():
     assert 0 < np.sum(np.asarray(x) == 0) < 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delta", [0.0, 0.1])
 def test_e2_dual_total_variation(delta):
     """The dual of ½ ‖x − y‖² + θ ‖Dx‖₁ (with δ/2 ‖v‖² added to it), and x = y − Dᵀv."""

@@ -45,7 +45,8 @@ def test_lasso_value():
 
 @pytest.mark.parametrize("mode", REVERSE + BOTH, ids=ids)
 @pytest.mark.parametrize(
-    "solution", [lasso, from_closure, pytest.param(from_argument, marks=pytest.mark.slow)]
+    "solution",
+    [lasso, *(pytest.param(s, marks=pytest.mark.slow) for s in (from_closure, from_argument))],
 )
 def test_lasso_derivative(solution, mode):
     """In every direction the mode has; eagerly, jitted, and over a batch of penalties."""
@@ -90,7 +91,9 @@ AT = {
 }
 
 
-@pytest.mark.parametrize("name", DATA)
+@pytest.mark.parametrize(
+    "name", ["X", *(pytest.param(n, marks=pytest.mark.slow) for n in DATA if n != "X")]
+)
 def test_derivatives_in_the_data(name):
     """With respect to X, y, weights and per-coordinate penalties, forward and reverse."""
 

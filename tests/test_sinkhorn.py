@@ -136,7 +136,7 @@ CASES = [
     (True, "Implicit", "jacrev"),
     (False, "Implicit", "jacrev"),
     (True, "OneStep", "jacrev"),
-    (True, "Piggyback", "jacrev"),
+    pytest.param(True, "Piggyback", "jacrev", marks=slow),
     pytest.param(True, "Implicit both", "jacfwd", marks=slow),
     pytest.param(True, "OneStep both", "jacfwd", marks=slow),
     pytest.param(True, "Piggyback both", "jacfwd", marks=slow),
@@ -414,6 +414,7 @@ def manhattan(x, y):
     return jnp.sum(jnp.abs(x - 2 * y))  # not symmetric
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [3 * N, 10**6])
 def test_blocks_of_a_point_cloud_add_up(block, monkeypatch):
     """Σᵢ aᵢ exp((fᵢ − C_ij)/ε) and its gradient, in blocks and as a matrix."""
@@ -528,6 +529,7 @@ def test_positive_features_against_their_matrix():
     np.testing.assert_allclose(jaxns.sinkhorn_divergence(cost, u, u, 1.0), 0, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_the_sinkhorn_divergence():
     """S(a, a) = 0, S(a, b) > 0, and for translated measures the squared distance, in any ε."""
     points = jnp.asarray(np.random.default_rng(2).uniform(size=(3, 2)))

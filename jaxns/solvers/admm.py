@@ -9,7 +9,7 @@ from jax import Array, lax
 from jaxns import operators, tree, validate
 from jaxns.operators import adjoint, apply
 from jaxns.solvers import balance, stepsize
-from jaxns.solvers.argmin import argmin, factorise, is_exact
+from jaxns.solvers.argmin import argmin, factorise, factorises, is_exact
 from jaxns.solvers.needs import need, need_plain
 from jaxns.struct import replace, settle, static, struct
 from jaxns.tree import Tree
@@ -39,7 +39,7 @@ class ADMM:
     x_update: (f, r, d) -> argmin_x f(x) + r/2 ‖Ax − d‖², for a user who knows better.
     linearised: whether to linearise; by default where the update of x has no closed form.
     adaptive: whether r is balanced, so that z and u move equally far (Boyd's section 3.4.1), at
-        fewer and fewer steps. Not where f factorises its prox for one r.
+        fewer and fewer steps. Not where f or g factorises its prox for one r.
     """
 
     penalty: float | Array | None = None
@@ -99,8 +99,8 @@ class ADMM:
 
     def control(self, problem: Any, state: tuple[Tree, ...]) -> balance.Balance | None:
         form = self._form(problem)
-        factorised = operators.is_multiple(form.A) and hasattr(form.f, "factor")
-        fixed = factorised and not self._linearises(form) and self.x_update is None
+        exact = self.x_update is None and not self._linearises(form)
+        fixed = (exact and factorises(form.f, form.A)) or factorises(form.g, form.B)
         return balance.start(state, self.penalty) if self.adaptive and not fixed else None
 
     def advance(

@@ -20,6 +20,11 @@ def is_exact(phi: Any, M: Any) -> bool:
     return getattr(phi, "quadratic", False) and not callable(M)
 
 
+def factorises(phi: Any, M: Any) -> bool:
+    """Whether φ factorises its prox for one r, so that r had better stay."""
+    return is_multiple(M) and hasattr(phi, "factor")
+
+
 def factorise(phi: Any, M: Any, r: Any, like: Tree) -> tuple[Any, Any]:
     """What can be computed once for all d, and a penalty that suits the curvature of φ.
 
@@ -29,7 +34,7 @@ def factorise(phi: Any, M: Any, r: Any, like: Tree) -> tuple[Any, Any]:
         factor = normal(phi, M, like)
         return factor, factor.s
     suited = 1 / (stepsize.from_curvature(phi) * M**2)
-    if not hasattr(phi, "factor"):
+    if not factorises(phi, M):
         return None, suited
     return phi.factor(1 / ((suited if r is None else r) * M**2)), suited
 

@@ -10,7 +10,6 @@ from jax.flatten_util import ravel_pytree
 
 from jaxns import tree
 from jaxns.solvers import frozen
-from jaxns.solvers.needs import need_plain
 from jaxns.struct import static, struct
 from jaxns.tree import Tree
 
@@ -54,8 +53,6 @@ class Damped:
     linear: str = static(default="auto")
 
     def prepare(self, problem: Any, x0: Tree) -> "Damped":
-        if hasattr(problem, "f"):
-            need_plain(self, problem, "use PrimalDual")
         return self
 
     def init(self, problem: Any, x0: Tree) -> Tree:
