@@ -288,8 +288,13 @@ def trust(z: Tree, status: Status, stop: Stop, what: str) -> Tree:
     """z if the solve succeeded; otherwise what `stop.on_failure` says."""
     if stop.on_failure == "ignore":
         return z
-    residual_hint = "raise max_steps, loosen tol, or pass Stop(on_failure='nan' or 'ignore')"
-    return refuse(status.ok, z, stop.on_failure, lambda: f"{what} {status}: {residual_hint}")
+
+    def message() -> str:
+        hopeless = np.any(np.asarray(status.code) >= Status.INFEASIBLE.code)
+        remedy = "" if hopeless else "raise max_steps, loosen tol, or "
+        return f"{what} {status}: {remedy}pass Stop(on_failure='nan' or 'ignore')"
+
+    return refuse(status.ok, z, stop.on_failure, message)
 
 
 def refuse(ok: Array, z: Tree, on_failure: str, message: Callable[[], str]) -> Tree:

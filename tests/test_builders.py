@@ -149,6 +149,7 @@ SLOW = {
     "trend_filtering-2",
     "total_variation-anisotropic",
     "total_variation",
+    "quantile_regression",
     "fused_lasso",
     "sparse_multinomial",
     "sparse_inverse_covariance",
@@ -226,6 +227,7 @@ def test_covariance_with_a_free_diagonal_is_that_of_scikit_learn():
     np.testing.assert_allclose(found, reference, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_nonnegative_matrix_factorisation():
     """It reaches what scikit-learn reaches, at a point where the conditions of optimality hold."""
     data = np.abs(random.randn(8, 3)) @ np.abs(random.randn(3, 7)) + 0.1 * random.rand(8, 7)

@@ -103,6 +103,7 @@ def test_record(lasso):
     assert [row[0] for row in lasso["table"]["rows"]][-1] == "grid search"
 
 
+@pytest.mark.slow
 def test_float32(tmp_path):
     result = run("diabetes_lasso.toml", tmp_path, [*SMALL, "precision=float32", "grid.points=3"])
     first = result["result"]["modes"][0]

@@ -339,6 +339,7 @@ def mixed(x, t):
     return [jnp.exp(x["a"]) * x["b"] - jnp.array([1.0, 2.0]) * t, level]
 
 
+@pytest.mark.slow
 def test_equations_in_pytrees():
     x0 = {"a": jnp.full(2, 0.1), "b": jnp.ones(())}
 

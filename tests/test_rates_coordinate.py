@@ -91,6 +91,7 @@ def test_the_limit_is_the_solve_restricted_to_the_support(path, limit):
     assert np.all(path.jacobian[identified(path, S) :, np.setdiff1d(np.arange(P), S)] == 0)
 
 
+@pytest.mark.slow
 def test_hypergradient_error_is_linear_in_the_distance(path, limit):
     """Implicit at the iterate, against the distance and against the primal suboptimality.
 

@@ -151,6 +151,7 @@ def step_of(solver, build):
 STEPSIZES = (0.01, 0.1, 1.0, 10.0)  # the formula needs no stepsize that converges
 
 
+@pytest.mark.slow
 def test_e1_strongly_convex():
     """An elastic net: the same J for every stepsize, and for Douglas-Rachford's map."""
     rng = np.random.default_rng(2)
@@ -228,6 +229,7 @@ class Saturating:
         return jnp.where(inside, near, w - step * self.level * jnp.sign(w))
 
 
+@pytest.mark.slow
 def test_e3_primal_dual():
     """μ/2 ‖x − b‖² + h(Kx): Chambolle-Pock's map and the resolvent formula, in θ the level of h."""
     n, m, delta, theta = 30, 20, 0.5, 0.4

@@ -129,7 +129,7 @@ def test_the_data_scale_does_not_change_the_accuracy():
             assert relative_error(mode, a, b) <= 10 * base + 1e-14
 
 
-@pytest.mark.parametrize("direction", ["reverse", "both"])
+@pytest.mark.parametrize("direction", ["reverse", pytest.param("both", marks=pytest.mark.slow)])
 def test_float32(direction):
     """eps = 1.2e-7 and the Gram matrix has condition number 5: six digits of x, five of dx."""
     X32, y32 = X.astype(jnp.float32), y.astype(jnp.float32)

@@ -44,7 +44,7 @@ print("all close")
 @pytest.mark.parametrize(
     ("mode", "direction"),
     [
-        ("Implicit", "reverse"),
+        pytest.param("Implicit", "reverse", marks=pytest.mark.slow),
         ("Piggyback", "both"),
         pytest.param("Implicit", "both", marks=pytest.mark.slow),
         pytest.param("Piggyback", "reverse", marks=pytest.mark.slow),

@@ -237,6 +237,7 @@ def exact_update(function, r, d):
     return jnp.linalg.solve(system, function.b @ function.A + r * d @ D)
 
 
+@pytest.mark.slow
 def test_an_update_of_ones_own():
     problem = PROBLEMS["fused"][0]
     mine = jaxns.ADMM(2.0, x_update=exact_update, adaptive=False)

@@ -43,7 +43,7 @@ class Sinkhorn:
     The start is annealed (see `annealing`): ε brought down in stages, over-relaxation at the end.
     Newton's map has ∂F = 0 at its fixed point, so `OneStep` is as exact as `Implicit`, and each
     costs one symmetric linear system; neither the start nor the matrix (I − A)⁻¹ carries a
-    derivative, nor needs to.
+    derivative, nor needs to. (For second derivatives use `Implicit`: `OneStep` has the first only.)
 
     acceleration: False for the plain map F from x0 = f, as in the paper: no anchor, and slow where
         ε is small. `OneStep` then misses a share of about ρ of the
