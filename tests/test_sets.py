@@ -78,7 +78,7 @@ def ball_kinks():
     yield "linf-point", LinfBall(0.0), x3, zero, np.array([1.0, 0, -1])
 
 
-@pytest.mark.parametrize(("name", "ball", "x", "in_x", "in_radius"), ball_kinks())
+@pytest.mark.parametrize(("name", "ball", "x", "in_x", "in_radius"), list(ball_kinks()))
 def test_balls_move_with_their_surface(name, ball, x, in_x, in_radius):
     np.testing.assert_allclose(jacobian(ball, x), in_x, atol=1e-15)
     one = jax.tree.map(lambda _: 1.0, ball)

@@ -16,6 +16,10 @@ from jaxns.validate import coefficients
 class SparseInverseCovariance(Composite):
     """See `sparse_inverse_covariance`."""
 
+    def answer(self, X: Array) -> Array:
+        """The symmetric part: what f and the penalty on two entries of one sign leave free."""
+        return (X + X.mT) / 2
+
     def max_penalty(self) -> Array:
         """The smallest penalty whose solution is diagonal: the largest |Sᵢⱼ|, i ≠ j."""
         S = self.f.S
