@@ -2,14 +2,28 @@
 
 import gc
 from pathlib import Path
+from zlib import crc32
 
 import jax
+import numpy as np
 import pytest
 
 jax.config.update("jax_enable_x64", True)
 
 MAPPINGS = Path("/proc/self/maps")  # of memory: a process may have 65530 by default on Linux
 ENOUGH = 20_000
+
+
+@pytest.fixture(autouse=True)
+def same_numbers_in_any_order(request):
+    """A module's `random` and `rng` start from the name of the test, not from the tests before."""
+    seed = crc32(request.node.name.encode())
+    for name in ("random", "rng"):
+        source = getattr(request.module, name, None)
+        if isinstance(source, np.random.RandomState):
+            source.seed(seed)
+        elif isinstance(source, np.random.Generator):
+            source.bit_generator.state = type(source.bit_generator)(seed).state
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -8,11 +8,11 @@ import pytest
 from jaxns import linear
 
 N = 40
-_rng = np.random.default_rng(0)
-_Q, _ = np.linalg.qr(_rng.normal(size=(N, N)))
+rng = np.random.defaultrng(0)
+_Q, _ = np.linalg.qr(rng.normal(size=(N, N)))
 SYMMETRIC = jnp.asarray(_Q * np.linspace(0.05, 1, N) @ _Q.T)
-GENERAL = jnp.eye(N) - 0.5 * jnp.asarray(_rng.normal(size=(N, N))) / np.sqrt(N)
-b = jnp.asarray(_rng.normal(size=N))
+GENERAL = jnp.eye(N) - 0.5 * jnp.asarray(rng.normal(size=(N, N))) / np.sqrt(N)
+b = jnp.asarray(rng.normal(size=N))
 SERVES = {
     "auto": GENERAL,
     "dense": GENERAL,
@@ -119,7 +119,7 @@ def test_float32_ends_where_rounding_does(method):
 def test_large_systems_use_krylov_methods_and_vmap():
     n = linear.DENSE_SIZE + 44
     scale = jnp.linspace(1, 3, n)
-    right = jnp.asarray(_rng.normal(size=(3, n)))
+    right = jnp.asarray(rng.normal(size=(3, n)))
     x, report = jax.vmap(lambda c: linear.solve("auto", lambda v: scale * v, c, 1e-12, 5000))(right)
     np.testing.assert_allclose(x, right / scale, rtol=1e-10, atol=1e-12)
     assert report.converged.all()
@@ -128,7 +128,7 @@ def test_large_systems_use_krylov_methods_and_vmap():
 
 def test_a_batch_of_dense_systems_does_not_deadlock():
     """One singular lane among sound ones: the repair is decided for all lanes together."""
-    M = jnp.eye(50) + 0.05 * jnp.asarray(_rng.normal(size=(64, 50, 50)))
+    M = jnp.eye(50) + 0.05 * jnp.asarray(rng.normal(size=(64, 50, 50)))
     M = M.at[7, :, 0].set(M[7, :, 1])
     f = jax.jit(
         jax.vmap(lambda A: linear.solve("dense", lambda v: A @ v, A @ jnp.ones(50), 1e-12, 1))

@@ -10,7 +10,9 @@ import jaxns
 from jaxns.functions import (
     L1,
     Box,
+    BoxSection,
     ElasticNet,
+    GroupL2,
     LeastSquares,
     Logistic,
     NonNegative,
@@ -111,6 +113,13 @@ REFERENCES = {
     "box": lambda x, cp: (cp.sum_squares(X[:, :30] @ x - y) / 2, [x >= -0.2, x <= 0.3]),
     "nonnegative": lambda x, cp: (cp.sum_squares(X[:, :30] @ x - y) / 2, [x >= 0]),
     "svm": lambda x, cp: (cp.sum_squares(_signed().T @ x) / 2 - cp.sum(x), [x >= 0, x <= 0.1]),
+    "svm with intercept": lambda x, cp: (
+        cp.sum_squares(_signed().T @ x) / 2 - cp.sum(x), [x >= 0, x <= 0.1, labels @ x == 0],
+    ),
+    "group lasso": lambda x, cp: (
+        cp.sum_squares(X[:, :30] @ x - y) / 2
+        + 12 * cp.sum(cp.norm(cp.reshape(x, (10, 3), order="C"), 2, axis=1)), [],
+    ),
     "elastic net": lambda x, cp: (
         cp.sum_squares(X[:, :30] @ x - y) / 2 + 9 * cp.norm1(x) + 2 * cp.sum_squares(x), [],
     ),
@@ -122,6 +131,12 @@ OURS = {
     "box": lambda: jaxns.Composite(LeastSquares(X[:, :30], y), Box(-0.2, 0.3)),
     "nonnegative": lambda: jaxns.Composite(LeastSquares(X[:, :30], y), NonNegative()),
     "svm": lambda: jaxns.Composite(Quadratic(_signed() @ _signed().T, -jnp.ones(40)), Box(0, 0.1)),
+    "svm with intercept": lambda: jaxns.Composite(
+        Quadratic(_signed() @ _signed().T, -jnp.ones(40)), BoxSection(0, 0.1, labels, 0.0)
+    ),
+    "group lasso": lambda: jaxns.Composite(
+        LeastSquares(X[:, :30], y), GroupL2(12.0, np.arange(30) // 3)
+    ),
     "elastic net": lambda: jaxns.Composite(LeastSquares(X[:, :30], y), ElasticNet(9.0, 4.0)),
     "sparse logistic": lambda: jaxns.Composite(Logistic(X[:, :30], labels), L1(2.0)),
 }
