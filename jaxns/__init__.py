@@ -9,7 +9,7 @@ it stops (a `Stop`), and how it is differentiated (a mode).
 from jaxns import _conflict, functions, problems
 from jaxns.divergence import sinkhorn_divergence
 from jaxns.fixed_point import ConvergenceError, Solution, Status, Stop
-from jaxns.modes import Implicit, OneStep, Piggyback
+from jaxns.modes import Implicit, OneStep, Piggyback, Probe
 from jaxns.problems import Composite, QuadraticProgram, Root, SplitForm, Transport
 from jaxns.solve import Path, derivative_path, fixed_point, solve
 from jaxns.solvers import (
@@ -73,6 +73,7 @@ __all__ = [
     "Implicit",
     "OneStep",
     "Piggyback",
+    "Probe",
     # the verbs
     "Path",
     "derivative_path",

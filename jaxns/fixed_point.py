@@ -42,6 +42,7 @@ class Iteration:
     advance: Callable[[Any, Tree, Any], tuple[Tree, Any]] | None = None
     settle: Callable[[Any, Any], Any] = lambda theta, control: theta
     scale: Callable[[Any, Tree], Any] = lambda theta, z: 0.0
+    linearisation: Callable[[Any, Tree], Any] = lambda theta, z: None
 
 
 @struct

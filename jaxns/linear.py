@@ -7,6 +7,7 @@ side is normalised first, so that a tiny cotangent is solved for as accurately a
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -28,23 +29,104 @@ class Report(NamedTuple):
 
 
 def solve(
-    method: str, matvec: Matvec, b: Array, tol: float | Array, max_steps: int | Array
+    method: str,
+    matvec: Matvec,
+    b: Array,
+    tol: float | Array,
+    max_steps: int | Array,
+    *,
+    start: Array | None = None,
+    inverse: Matvec | None = None,
+    precondition: Matvec | None = None,
+    restart: int = 40,
 ) -> tuple[Array, Report]:
     """x with A x ≈ b by the named method, and how far it got.
 
     It has converged when ‖b − A x‖ ≤ tol ‖b‖, or when the residual is at rounding level for a
     backward stable method, ‖b − A x‖ ≤ 10³ eps (‖b‖ + ‖x‖), below which no method can go.
+
+    start: where to start, by default at zero.
+    inverse: an answer from what is known of the structure of A, b ↦ x with A x ≈ b; it is checked
+        like any other, improved by the residual that it leaves, and the method is used where that
+        does not do. The method "structured" is this alone.
+    precondition: v ↦ M v with M ≈ A⁻¹, cheap. Symmetric positive definite for "cg".
+    restart: vectors that "gmres" keeps.
     """
     eps = float(jnp.finfo(b.dtype).eps)
     size = tree.norm(b)
     unit = jnp.where(size > 0, size, 1)
     rhs = b / unit
     tol = jnp.maximum(jnp.asarray(tol, b.dtype), 10 * eps)
-    x, steps = METHODS[method](matvec, rhs, tol, jnp.asarray(max_steps, jnp.int32))
-    residual = jnp.linalg.norm(rhs - matvec(x))
-    floor = 1e3 * eps * (1 + jnp.linalg.norm(x))
-    converged = residual <= jnp.maximum(tol, floor)
-    return x * unit, Report(residual, steps + 1, converged)
+    max_steps = jnp.asarray(max_steps, jnp.int32)
+    x, steps = jnp.zeros_like(b), jnp.zeros((), jnp.int32)
+    r = rhs
+    if start is not None:
+        x, steps = start / unit, steps + 1
+        r = rhs - matvec(x)
+    if inverse is not None:
+        x, r, steps = _structured(matvec, inverse, rhs, tol, x, r, steps)
+    if method != "structured":
+        how = _with(method, precondition, restart)
+        if start is None and inverse is None:
+            x, steps = how(matvec, rhs, tol, max_steps)
+            r, steps = rhs - matvec(x), steps + 1
+        else:
+            x, r, steps = _improve(how, matvec, rhs, tol, max_steps, x, r, steps)
+    residual = jnp.linalg.norm(r)
+    return x * unit, Report(residual, steps, residual <= _attainable(x, tol))
+
+
+def _attainable(x: Array, tol: Array) -> Array:
+    """The residual that an answer like x to a right-hand side of norm 1 may leave."""
+    return jnp.maximum(tol, 1e3 * jnp.finfo(x.dtype).eps * (1 + jnp.linalg.norm(x)))
+
+
+def _structured(matvec, inverse, b, tol, x, r, steps):
+    """x + inverse(r), and once more if that leaves too much."""
+
+    def correct(carry):
+        x, r, steps, tries = carry
+        better = x + inverse(r)
+        left = b - matvec(better)
+        improved = jnp.linalg.norm(left) < jnp.linalg.norm(r)
+        x, r = jnp.where(improved, better, x), jnp.where(improved, left, r)
+        return x, r, steps + 1, tries + 1
+
+    def going(carry):
+        _, r, _, tries = carry
+        return tree.any_lane(jnp.linalg.norm(r) > tol) & (tries < 2)
+
+    return tree.while_loop(going, correct, (x, r, steps, jnp.zeros((), jnp.int32)))[:3]
+
+
+def _improve(how, matvec, b, tol, max_steps, x, r, steps):
+    """The method on what x leaves, unless that is little enough."""
+
+    def proper():
+        d, more = how(matvec, r, tol, max_steps)
+        left = b - matvec(x + d)
+        better = jnp.linalg.norm(left) < jnp.linalg.norm(r)
+        return *tree.where(better, (x + d, left), (x, r)), steps + more + 1
+
+    enough = jnp.linalg.norm(r) <= _attainable(x, tol)
+    return lax.cond(tree.any_lane(~enough), proper, lambda: (x, r, steps))
+
+
+def _with(method: str, precondition: Matvec | None, restart: int) -> Callable:
+    """The named method, for A M y = b and x = M y where there is a preconditioner M."""
+    how = METHODS[method]
+    if method == "gmres":
+        how = partial(gmres, restart=restart)
+    if precondition is None:
+        return how
+    if method == "cg":
+        return partial(cg, precondition=precondition)
+
+    def preconditioned(matvec, b, tol, max_steps):
+        y, steps = how(lambda y: matvec(precondition(y)), b, tol, max_steps)
+        return precondition(y), steps
+
+    return preconditioned
 
 
 class _Best(NamedTuple):
@@ -86,23 +168,54 @@ def neumann(matvec: Matvec, b: Array, tol: Array, max_steps: Array) -> tuple[Arr
     return best.x, steps
 
 
-def cg(matvec: Matvec, b: Array, tol: Array, max_steps: Array) -> tuple[Array, Array]:
+def anderson(matvec: Matvec, b: Array, tol: Array, max_steps: Array) -> tuple[Array, Array]:
+    """The same fixed point accelerated by its last 10 steps (Anderson 1965, Walker and Ni 2011).
+
+    x ← x + r − (ΔX + ΔR) γ with γ = argmin ‖r − ΔR γ‖, r = b − A x: also where ρ(M) ≥ 1.
+    """
+    memory = min(10, b.size)
+
+    def body(carry):
+        x, r, moves, changes, best, k = carry
+        weights = jnp.linalg.lstsq(changes.T, r, rcond=1e3 * tree.eps(b))[0]
+        next_x = x + r - weights @ (moves + changes)
+        next_r = b - matvec(next_x)
+        slot = k % memory
+        moves, changes = moves.at[slot].set(next_x - x), changes.at[slot].set(next_r - r)
+        best = best.update(next_x, jnp.linalg.norm(next_r), k + 1)
+        return next_x, next_r, moves, changes, best, k + 1
+
+    def going(carry):
+        _, r, *_, best, k = carry
+        return best.hopeful(k, tol, max_steps) & jnp.all(jnp.isfinite(r))
+
+    none = tree.vary_like(jnp.zeros((memory, b.size), b.dtype), b)
+    start = (jnp.zeros_like(b), b, none, none, _start(b), jnp.zeros((), jnp.int32))
+    *_, best, steps = tree.while_loop(going, body, start)
+    return best.x, steps
+
+
+def cg(
+    matvec: Matvec, b: Array, tol: Array, max_steps: Array, precondition: Matvec = lambda r: r
+) -> tuple[Array, Array]:
     """Conjugate gradient. Needs A symmetric positive (semi)definite."""
 
     def body(carry):
-        x, r, p, rr, best, k = carry
+        x, r, p, rz, best, k = carry
         ap = matvec(p)
-        a = rr / _nonzero(p @ ap)
+        a = rz / _nonzero(p @ ap)
         x, r = x + a * p, r - a * ap
-        rr_next = r @ r
-        p = r + (rr_next / _nonzero(rr)) * p
-        return x, r, p, rr_next, best.update(x, jnp.sqrt(rr_next), k + 1), k + 1
+        z = precondition(r)
+        rz_next = r @ z
+        p = z + (rz_next / _nonzero(rz)) * p
+        return x, r, p, rz_next, best.update(x, jnp.linalg.norm(r), k + 1), k + 1
 
     def going(carry):
-        *_, rr, best, k = carry
-        return best.hopeful(k, tol, max_steps) & jnp.isfinite(rr) & (rr > 0)
+        *_, rz, best, k = carry
+        return best.hopeful(k, tol, max_steps) & jnp.isfinite(rz) & (rz > 0)
 
-    start = (jnp.zeros_like(b), b, b, b @ b, _start(b), jnp.zeros((), jnp.int32))
+    z = precondition(b)
+    start = (jnp.zeros_like(b), b, z, b @ z, _start(b), jnp.zeros((), jnp.int32))
     *_, best, steps = tree.while_loop(going, body, start)
     return best.x, steps
 
@@ -234,6 +347,7 @@ METHODS = {
     "bicgstab": bicgstab,
     "gmres": gmres,
     "neumann": neumann,
+    "anderson": anderson,
 }
 
 

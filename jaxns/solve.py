@@ -30,6 +30,9 @@ class Solver(Protocol):
     control(problem, z0), advance(problem, z, control), settle(control): a faster way to iterate
         the same map; see `jaxns.fixed_point.Iteration`.
     scale(problem, z0): the size of the numbers that a step adds up, where it may exceed ‖z‖.
+    linearisation(problem, z): the two functions b ↦ (I − A)⁻¹ b and b ↦ (I − A)⁻ᵀ b, A = ∂F(z), on
+        pytrees like z, or None: a solution of the linearised fixed-point equation that uses what is
+        known of it (symmetric; restricted to a support). `Implicit` checks what it returns.
     noisy: True where `advance` draws at random, so that no residual tells when it has converged.
     """
 
@@ -223,8 +226,13 @@ def _scale(theta, z):
     return solver.scale(problem, z) if hasattr(solver, "scale") else 0.0
 
 
-_STEPPING = Iteration(_step, scale=_scale)
-_ADVANCING = Iteration(_step, _control, _advance, _settle, _scale)
+def _linearisation(theta, z):
+    solver, problem = theta
+    return solver.linearisation(problem, z) if hasattr(solver, "linearisation") else None
+
+
+_STEPPING = Iteration(_step, scale=_scale, linearisation=_linearisation)
+_ADVANCING = Iteration(_step, _control, _advance, _settle, _scale, _linearisation)
 
 
 @jax.jit

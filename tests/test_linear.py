@@ -8,7 +8,7 @@ import pytest
 from jaxns import linear
 
 N = 40
-rng = np.random.defaultrng(0)
+rng = np.random.default_rng(0)
 _Q, _ = np.linalg.qr(rng.normal(size=(N, N)))
 SYMMETRIC = jnp.asarray(_Q * np.linspace(0.05, 1, N) @ _Q.T)
 GENERAL = jnp.eye(N) - 0.5 * jnp.asarray(rng.normal(size=(N, N))) / np.sqrt(N)
@@ -20,6 +20,7 @@ SERVES = {
     "bicgstab": GENERAL,
     "gmres": GENERAL,
     "neumann": GENERAL,
+    "anderson": GENERAL,
 }
 
 

@@ -13,9 +13,10 @@ from jaxns.fixed_point import Iteration, Run, Stop
 from jaxns.modes.implicit import Implicit
 from jaxns.modes.one_step import OneStep
 from jaxns.modes.piggyback import Piggyback
+from jaxns.modes.probe import Probe
 from jaxns.tree import Tree
 
-__all__ = ["Implicit", "Mode", "OneStep", "Piggyback"]
+__all__ = ["Implicit", "Mode", "OneStep", "Piggyback", "Probe"]
 
 
 class Mode(Protocol):

@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxns import linear, validate
+from jaxns import linear, tree, validate
 from jaxns.fixed_point import Iteration, Run, Stop
 from jaxns.modes import rule
+from jaxns.modes.probe import Probe
 from jaxns.struct import settle, static, struct
 from jaxns.tree import Tree
 
@@ -22,23 +24,33 @@ class OneStep:
     superlinear maps (Newton), poor with K = 1 for a slowly contracting one.
 
     steps: K ≥ 1.   direction: "reverse" or "both", as for `Implicit`.
+    probe: as for `Implicit`: its residual, ‖(Aᵀ)^K z̄‖ / ‖z̄‖, is what the sum leaves out.
     """
 
     steps: int = static(default=1)
     direction: str = static(default="reverse")
+    probe: Probe | None = None
 
     def __post_init__(self) -> None:
         settle(self, "steps", validate.positive("steps", validate.integer("steps", self.steps)))
         validate.choice("direction", self.direction, ("reverse", "both"))
+        rule.check_probe(self)
 
     def run(self, iteration: Iteration, theta: Any, z0: Tree, stop: Stop) -> Run:
         return rule.run(iteration, theta, z0, stop, self)
 
-    def invert(self, matvec: linear.Matvec, b: Array) -> Array:
-        def body(_, x):
-            return b + (x - matvec(x))
+    def wants_structure(self, size: int) -> bool:
+        return False
 
-        return lax.fori_loop(1, self.steps, body, b)
+    def invert(self, system: rule.System, b: Array) -> tuple[Array, linear.Report]:
+        def body(_, x):
+            return b + (x - system.matvec(x))
+
+        x = lax.fori_loop(1, self.steps, body, b)
+        left = lax.stop_gradient(b - system.matvec(x))  # not computed unless it is looked at
+        size = tree.norm(b)
+        residual = tree.norm(left) / jnp.where(size > 0, size, 1)
+        return x, linear.Report(residual, jnp.asarray(self.steps), jnp.ones((), bool))
 
     def check(self, solved: Array) -> None:
         """A finite sum cannot fail."""

@@ -4,25 +4,49 @@ With A = ∂_z F(z, θ) and B = ∂_θ F(z, θ) at the last iterate, z = F(z, θ
 
     dz = (I − A)⁻¹ B dθ,        θ̄ = Bᵀ (I − A)⁻ᵀ z̄.
 
-A mode only supplies the inverse, exact or approximate, as `invert(matvec, b)`: Krylov (`Implicit`),
-K terms of the Neumann series (`OneStep`); `check(solved)` may raise when an eager backward pass got
-no finite answer. The start z0 and the control state have no influence on a fixed point, hence
-derivative zero. Only those leaves of θ are differentiated whose derivative is asked for.
+A mode only supplies the inverse, exact or approximate, as `invert(system, b)`: the linear system
+solved (`Implicit`), K terms of the Neumann series (`OneStep`); `check(solved)` may raise when an
+eager backward pass got no finite answer. A solver may know a cheaper way, `linearisation`: what it
+proposes is an inverse like any other, and the residual in I − A decides. The start z0 and the
+control state have no influence on a fixed point, hence derivative zero. Only those leaves of θ are
+differentiated whose derivative is asked for.
 """
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.custom_derivatives import SymbolicZero, zero_from_primal
 from jax.flatten_util import ravel_pytree
 
+from jaxns import linear, tree
 from jaxns.fixed_point import Iteration, Run, Stop, iterate
-from jaxns.struct import replace
+from jaxns.modes import probe
+from jaxns.struct import is_static, replace
 from jaxns.tree import Tree
+
+
+class System(NamedTuple):
+    """The linear system that a mode solves, I − A or its transpose, on flat vectors.
+
+    inverse: b ↦ an answer, from what the solver knows of the structure; `transposed` is that of the
+    transposed system. The same for a preconditioner. start: where to begin.
+    """
+
+    matvec: linear.Matvec
+    inverse: linear.Matvec | None = None
+    transposed: linear.Matvec | None = None
+    precondition: linear.Matvec | None = None
+    precondition_transposed: linear.Matvec | None = None
+    start: jax.Array | None = None
+
+    def transpose(self, matvec: linear.Matvec, start: jax.Array | None) -> "System":
+        """The system with the transposed matrix, `matvec`."""
+        _, forward, backward, M, M_transposed, _ = self
+        return System(matvec, backward, forward, M_transposed, M, start)
 
 
 @jax.tree_util.register_static
@@ -68,12 +92,12 @@ class _Flat:
     def theta(self, leaves: list) -> Any:
         return jax.tree.unflatten(self.structure, leaves)
 
-    def settled(self, control: Any, leaves: list) -> Callable[[Tree], Tree]:
-        """F(·, θ) with the adaptive parameters that the run ended with."""
+    def settled(self, control: Any, leaves: list) -> Any:
+        """θ with the adaptive parameters that the run ended with."""
         theta = self.theta(leaves)
         if control is not None:
-            theta = self.iteration.settle(theta, jax.lax.stop_gradient(control))
-        return partial(self.iteration.step, theta)
+            theta = self.iteration.settle(theta, lax.stop_gradient(control))
+        return theta
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -97,10 +121,30 @@ def _equation(flat, selection, leaves, z, control):
     vector, unravel = ravel_pytree(z)
 
     def F(active, vector):
-        step = flat.settled(control, selection.merge(active, passive))
-        return ravel_pytree(step(unravel(vector)))[0]
+        theta = flat.settled(control, selection.merge(active, passive))
+        return ravel_pytree(flat.iteration.step(theta, unravel(vector)))[0]
 
     return F, active, vector, unravel
+
+
+def _system(flat, leaves, z, control, mode, matvec):
+    """The system with matrix I − A, and what the solver and the mode know of its inverse."""
+    flatten, unravel = (lambda tree: ravel_pytree(tree)[0]), ravel_pytree(z)[1]
+
+    def on_vectors(function):
+        return None if function is None else lambda v: flatten(function(unravel(v)))
+
+    found = None
+    if mode.wants_structure(tree.size(z)):
+        leaves, z, control = lax.stop_gradient((leaves, z, control))
+        found = flat.iteration.linearisation(flat.settled(control, leaves), z)
+    inverse, transposed = (None, None) if found is None else map(on_vectors, found)
+    M = on_vectors(getattr(mode, "precondition", None))
+    M_transposed = None
+    if M is not None:
+        like = ravel_pytree(z)[0]
+        M_transposed = lambda v: jax.linear_transpose(M, like)(v)[0]  # noqa: E731
+    return System(matvec, inverse, transposed, M, M_transposed)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -108,7 +152,8 @@ def _pushforward(flat, selection, leaves, z, control, mode, tangents):
     F, active, vector, unravel = _equation(flat, selection, leaves, z, control)
     _, b = jax.jvp(lambda active: F(active, vector), (active,), (tangents,))  # B dθ
     _, push = jax.linearize(partial(F, active), vector)  # A
-    return unravel(mode.invert(lambda u: u - push(u), b))
+    system = _system(flat, leaves, z, control, mode, lambda u: u - push(u))
+    return unravel(mode.invert(system, b)[0])
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -126,9 +171,13 @@ def _forward_pass(flat: _Flat, leaves: list, z0: Tree, stop: Stop, mode: Any):
 def _backward_pass(flat: _Flat, saved: tuple, cotangent: Run):
     selection, leaves, z, control, mode = saved
     z_bar = jax.tree.map(instantiate, cotangent.image, is_leaf=is_symbolic_zero)
-    grads, solved = _pullback(flat, selection, leaves, z, control, mode, z_bar)
+    grads, solved, probe = _pullback(flat, selection, leaves, z, control, mode, z_bar)
     mode.check(solved)
-    return selection.merge(grads, [None] * selection.wanted.count(False)), None, None, None
+    grads = selection.merge(grads, [None] * selection.wanted.count(False))
+    if probe is None:
+        return grads, None, None, None
+    nothing = {f.name: None for f in dataclasses.fields(mode) if not is_static(f)}
+    return grads, None, None, replace(mode, **nothing | {"probe": probe})
 
 
 _reverse.defvjp(_forward_pass, _backward_pass, symbolic_zeros=True)
@@ -136,13 +185,27 @@ _reverse.defvjp(_forward_pass, _backward_pass, symbolic_zeros=True)
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _pullback(flat, selection, leaves, z, control, mode, z_bar):
-    F, active, vector, _ = _equation(flat, selection, leaves, z, control)
+    F, active, vector, unravel = _equation(flat, selection, leaves, z, control)
     v, _ = ravel_pytree(z_bar)
     _, pull = jax.vjp(partial(F, active), vector)  # Aᵀ
-    w = mode.invert(lambda w: w - pull(w)[0], v)
+    start = getattr(mode, "start", None)
+    start = None if start is None else ravel_pytree(start)[0]
+    system = _system(flat, leaves, z, control, mode, None)
+    w, report = mode.invert(system.transpose(lambda w: w - pull(w)[0], start), v)
     _, pull_theta = jax.vjp(lambda active: F(active, vector), active)  # Bᵀ
     solved = jnp.all(jnp.isfinite(w)) | ~jnp.all(jnp.isfinite(v))  # a NaN that came in may go out
-    return pull_theta(w)[0], solved
+    seen = None if mode.probe is None else probe.read(mode.probe, report, unravel(w))
+    return pull_theta(w)[0], solved, seen
+
+
+def check_probe(mode: Any) -> None:
+    """For the construction of a mode."""
+    if mode.probe is None:
+        return
+    if not isinstance(mode.probe, probe.Probe):
+        raise TypeError(f"probe must be a jaxns.Probe(), got {type(mode.probe).__name__}")
+    if mode.direction != "reverse":
+        raise ValueError("a probe watches the backward pass of direction='reverse' only")
 
 
 def at_image(run: Run, dz: Tree) -> Run:

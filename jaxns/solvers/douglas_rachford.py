@@ -5,7 +5,7 @@ from typing import Any
 from jax import Array
 
 from jaxns import tree
-from jaxns.solvers import stepsize
+from jaxns.solvers import linearised, stepsize
 from jaxns.solvers.needs import need, need_plain
 from jaxns.struct import replace, struct
 from jaxns.tree import Tree
@@ -59,6 +59,14 @@ class DouglasRachford:
         if self.stepsize is None:
             return self.prepare(problem, V).solution(problem, V)
         return problem.g.prox(V, self.stepsize)
+
+    def linearisation(self, problem: Any, V: Tree) -> linearised.Inverse | None:
+        alpha, f = self.stepsize, problem.f if self.factored is None else self.factored
+        if alpha is None:
+            return None
+        Y = problem.g.prox(V, alpha)
+        X = f.prox(_reflect(Y, V), alpha)
+        return linearised.douglas_rachford(problem, V, Y, X, alpha, self.relaxation)
 
 
 def _reflect(Y: Tree, V: Tree) -> Tree:

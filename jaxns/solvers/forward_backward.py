@@ -5,7 +5,7 @@ from typing import Any
 from jax import Array
 
 from jaxns import tree
-from jaxns.solvers import momentum, stepsize
+from jaxns.solvers import linearised, momentum, stepsize
 from jaxns.solvers.needs import need, need_plain
 from jaxns.struct import replace, static, struct
 from jaxns.tree import Tree
@@ -74,6 +74,11 @@ class ForwardBackward:
 
     def settle(self, control: momentum.Momentum) -> "ForwardBackward":
         return self if control.stepsize is None else replace(self, stepsize=control.stepsize)
+
+    def linearisation(self, problem: Any, x: Tree) -> linearised.Inverse | None:
+        if self.stepsize is None:
+            return None
+        return linearised.forward_backward(problem, x, self.step(problem, x), self.stepsize)
 
     def _searched(self, problem: Any, x: Tree, last: Any) -> "ForwardBackward":
         def move(alpha):

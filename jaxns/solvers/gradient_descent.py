@@ -5,7 +5,7 @@ from typing import Any
 from jax import Array
 
 from jaxns import tree
-from jaxns.solvers import momentum, stepsize
+from jaxns.solvers import linearised, momentum, stepsize
 from jaxns.solvers.needs import need_no_penalty, need_plain
 from jaxns.struct import replace, struct
 from jaxns.tree import Tree
@@ -63,6 +63,11 @@ class GradientDescent:
 
     def settle(self, control: momentum.Momentum) -> "GradientDescent":
         return replace(self, stepsize=control.stepsize)
+
+    def linearisation(self, problem: Any, x: Tree) -> linearised.Inverse | None:
+        if self.stepsize is None:
+            return None
+        return linearised.gradient_descent(problem, x, self.stepsize)
 
     def _gradient(self, problem: Any) -> Any:
         return lambda x: tree.add(problem.f.gradient(x), problem.g.gradient(x))

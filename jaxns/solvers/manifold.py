@@ -26,27 +26,41 @@ Matvec = Callable[[Array], Array]
 def newton_step(
     problem: Any, p: Tree, slope: Tree, linear: str, ridge: Array | float = 0.0
 ) -> Tree:
-    """E s with (H_SS + C_SS + ridge I) s = −Eᵀ slope, H = ∇²f(p), of the size of the support.
+    """E s with (H_SS + C_SS + ridge I) s = −Eᵀ slope, H = ∇²f(p): see `reduced`."""
+    return reduced(problem, p, p, tree.scale(-1, slope), linear, ridge)
 
-    The support is gathered to the smallest buffer in SIZES that holds it, so that the cost follows
-    it; one that fits none is left in place, and its system solved by conjugate gradients.
+
+def reduced(
+    problem: Any,
+    x: Tree,
+    p: Tree,
+    right: Tree,
+    linear: str = "auto",
+    ridge: Array | float = 0.0,
+    sizes: tuple[int, ...] = SIZES,
+) -> Tree:
+    """E s with (H_SS + C_SS + ridge I) s = Eᵀ right, H = ∇²f(x), of the size of the support of p.
+
+    The support is gathered to the smallest buffer of `sizes` that holds it, so that the cost
+    follows it; one that fits none is left in place, and solved for by conjugate gradients.
     Derivatives are exact to all orders, and never pass through a factorisation.
     """
     flat, unravel = ravel_pytree(p)
-    support, _ = ravel_pytree(problem.g.support(lax.stop_gradient(p)))
-    b = -jnp.where(support, ravel_pytree(slope)[0], 0)
+    at, _ = ravel_pytree(x)
+    support, _ = ravel_pytree(_support(problem.g, lax.stop_gradient(p)))
+    b = jnp.where(support, ravel_pytree(right)[0], 0)
     normal = None
     if hasattr(problem.g, "normal"):
         normal = jnp.where(support, ravel_pytree(problem.g.normal(p))[0], 0)
 
     def curvature(v):
-        return ravel_pytree(problem.g.curvature(p, unravel(v)))[0]
+        return ravel_pytree(_curvature(problem.g, p, unravel(v)))[0]
 
     def gradient(v):
         return ravel_pytree(problem.f.gradient(unravel(v)))[0]
 
     def product(v):  # (H + C) v
-        return jax.jvp(gradient, (flat,), (v,))[1] + curvature(v)
+        return jax.jvp(gradient, (at,), (v,))[1] + curvature(v)
 
     count = jnp.sum(support)
 
@@ -65,11 +79,11 @@ def newton_step(
             return restrict(product(embed(s))) + jnp.where(used, ridge, 1) * s
 
         def matrix():
-            columns = curvature if _has_hessian(problem.f, p) else product
+            columns = curvature if _has_hessian(problem.f, x) else product
             eye = jnp.eye(size, dtype=flat.dtype)
             M = _each(lambda e: restrict(columns(embed(e))), eye)
             if columns is curvature:
-                M = M + problem.f.hessian(p, jnp.minimum(index, flat.size - 1))
+                M = M + problem.f.hessian(x, jnp.minimum(index, flat.size - 1))
             M = jnp.where(used[:, None] & used, M, 0)
             return M + jnp.diag(jnp.where(used, ridge, 1).astype(M.dtype))
 
@@ -84,12 +98,13 @@ def newton_step(
         along, _, rhs = _tangent(normal, matvec, None, b)
         return frozen.krylov(along, rhs)
 
-    sizes = [] if linear == "krylov" else [size for size in SIZES if size < flat.size]
     whole = linear == "direct" or (linear == "auto" and flat.size <= SIZES[-1])
-    ways = [lambda size=size: gathered(size) for size in [*sizes, *([flat.size] if whole else [])]]
+    buffers = [] if linear == "krylov" else [size for size in sizes if size < flat.size]
+    each = [*buffers, *([flat.size] if whole else [])]
+    ways = [lambda size=size: gathered(size) for size in each]
     ways = ways if whole else [*ways, in_place]
     # Decided for all lanes together: under vmap every branch would run.
-    bucket = jnp.sum(tree.over_lanes(count) > jnp.asarray([0, *sizes][1:], count.dtype))
+    bucket = jnp.sum(tree.over_lanes(count) > jnp.asarray([0, *buffers][1:], count.dtype))
     return unravel(lax.switch(bucket, ways))
 
 
@@ -97,6 +112,18 @@ def is_partly_smooth(g: Any, x: Tree) -> bool:
     """Whether g says what is asked of it here; one normal is enough if the unknown is a vector."""
     known = hasattr(g, "support") and hasattr(g, "curvature")
     return known and (not hasattr(g, "normal") or (isinstance(x, jax.Array) and x.ndim == 1))
+
+
+def _support(g: Any, p: Tree) -> Tree:
+    if hasattr(g, "support"):
+        return g.support(p)
+    return jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), p)
+
+
+def _curvature(g: Any, p: Tree, v: Tree) -> Tree:
+    if hasattr(g, "curvature"):
+        return g.curvature(p, v)
+    return jax.jvp(g.gradient, (p,), (v,))[1]
 
 
 def _each(function: Matvec, rows: Array) -> Array:

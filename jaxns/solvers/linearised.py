@@ -1,0 +1,93 @@
+"""The fixed-point equation of a splitting, reduced to the system on the support.
+
+With H = ∇²f(x) and P = ∂prox_{αg} = E (I + αC)⁻¹ Eᵀ, where E embeds the coordinates S that can
+move and C is the curvature of g along them (jaxns.solvers.manifold), I − ∂F comes down to
+
+    R r = E (H_SS + C_SS)⁻¹ Eᵀ r,
+
+symmetric, and of the size of the support (arXiv 2105.01637). Each function here returns the pair
+b ↦ (I − ∂F)⁻¹ b and b ↦ (I − ∂F)⁻ᵀ b, or None where f or g do not say enough.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxns import tree
+from jaxns.solvers.manifold import is_partly_smooth, reduced
+from jaxns.tree import Tree
+
+SIZES = (128, 1024)  # of the buffers for a support: each is compiled
+
+
+class Inverse(NamedTuple):
+    solve: Callable[[Tree], Tree]
+    transpose: Callable[[Tree], Tree]
+
+
+def forward_backward(problem: Any, x: Tree, p: Tree, alpha: Any) -> Inverse | None:
+    """F(x) = prox_{αg}(x − α∇f(x)) = p: ∂F = P (I − αH)."""
+    if not _reduces(problem, x):
+        return None
+
+    def solve(b):  # u = b + q with q = P (I − αH) u
+        return tree.add(b, _reduced(problem, x, p, _gradient_step(problem.f, x, alpha, b)))
+
+    def transpose(v):  # w = v + (I − αH) q with q = P w
+        q = _reduced(problem, x, p, tree.scale(1 / alpha, v))
+        return tree.axpy(alpha, _gradient_step(problem.f, x, alpha, q), v)
+
+    return Inverse(solve, transpose)
+
+
+def gradient_descent(problem: Any, x: Tree, alpha: Any) -> Inverse:
+    """F(x) = x − α∇(f + g)(x): I − ∂F = α (H + C)."""
+
+    def solve(b):
+        return _reduced(problem, x, x, tree.scale(1 / alpha, b))
+
+    return Inverse(solve, solve)
+
+
+def douglas_rachford(
+    problem: Any, V: Tree, Y: Tree, X: Tree, alpha: Any, relaxation: Any
+) -> Inverse | None:
+    """F(V) = V + λ (X − Y), Y = prox_{αg}(V), X = prox_{αf}(2Y − V): ∂X = (I + αH)⁻¹ at X."""
+    if not _reduces(problem, V):
+        return None
+    f = problem.f
+
+    def plus(u):  # (I + αH) u
+        return tree.axpy(alpha, _hessian(f, X, u), u)
+
+    def solve(b):  # with y = P u:  (I + αH)(y − b) = 2y − u
+        b = tree.scale(1 / relaxation, b)
+        y = _reduced(problem, X, Y, tree.scale(1 / alpha, plus(b)))
+        return tree.sub(tree.scale(2, y), plus(tree.sub(y, b)))
+
+    def transpose(v):  # w = (I + αH) q with q = v − y, y = P (w − 2q)
+        v = tree.scale(1 / relaxation, v)
+        y = _reduced(problem, X, Y, tree.scale(-1.0, _gradient_step(f, X, alpha, v)))
+        return plus(tree.sub(v, y))
+
+    return Inverse(solve, transpose)
+
+
+def _reduced(problem: Any, x: Tree, p: Tree, right: Tree) -> Tree:
+    return reduced(problem, x, p, right, sizes=SIZES)
+
+
+def _gradient_step(f: Any, x: Tree, alpha: Any, u: Tree) -> Tree:
+    """(u/α − H u)."""
+    return tree.axpy(-1.0, _hessian(f, x, u), tree.scale(1 / alpha, u))
+
+
+def _hessian(f: Any, x: Tree, u: Tree) -> Tree:
+    return jax.jvp(f.gradient, (x,), (u,))[1]
+
+
+def _reduces(problem: Any, x: Tree) -> bool:
+    g = problem.g
+    smooth = hasattr(g, "gradient") and not hasattr(g, "support")
+    return hasattr(problem.f, "gradient") and (smooth or is_partly_smooth(g, x))
