@@ -50,11 +50,11 @@ def _project(Y: Array) -> Array:
     # Onto the matrices with sums 1, which contain the set: so Y loses no digits to an offset.
     Y = Y - jnp.mean(Y, 0) - jnp.mean(Y, 1)[:, None] + jnp.mean(Y) + 1 / n
     still = lax.stop_gradient(Y)
-    rounding = 2 * n * tree.eps(Y) * (1 + jnp.max(jnp.abs(still)))
-    near = _newton(still, rounding)
-    on = near > 10 * rounding
+    rounding = 8 * tree.eps(Y) * (1 + jnp.max(jnp.abs(still)))
+    near = _newton(still)
+    on = near > rounding
     inverse = jnp.linalg.pinv(_normal_matrix(on, Y.dtype), hermitian=True)
-    X = jnp.where(on, Y, 0)
+    X = jnp.where(on, near + (Y - still), 0)
     for _ in range(2):  # the second time for the digits that the first has lost
         X = X - jnp.where(on, spread(inverse @ (sums(X) - 1)), 0)
     sound = jnp.max(jnp.abs(X - near)) <= tree.eps(Y) ** 0.5 + 20 * rounding
@@ -62,34 +62,35 @@ def _project(Y: Array) -> Array:
     return jnp.where(sound, X, jnp.nan)
 
 
-def _newton(Y: Array, tol: Array) -> Array:
-    """max(Y + f1ᵀ + 1gᵀ, 0) at the minimum of ½‖max(Y + f1ᵀ + 1gᵀ, 0)‖² − Σf − Σg."""
+def _newton(Y: Array) -> Array:
+    """max(Y + f1ᵀ + 1gᵀ, 0) at the minimum of ½‖max(Y + f1ᵀ + 1gᵀ, 0)‖² − Σf − Σg.
+
+    Each step is added to Y at once: what counts in the end, the entries near 0 and 1, is then as
+    exact as they are, however large Y was. A last step follows once the sums are right.
+    """
+    tol = 4 * len(Y) * tree.eps(Y)
     sizes = 0.5 ** jnp.arange(HALVINGS, dtype=Y.dtype)
 
-    def plan(dual):
-        return jnp.maximum(Y + spread(dual), 0)
-
-    def value(dual):
-        return 0.5 * jnp.sum(plan(dual) ** 2, (-2, -1)) - jnp.sum(dual, -1)
-
     def step(carry):
-        dual, gradient, steps = carry
-        damping = jnp.clip(jnp.max(jnp.abs(gradient)), 1e3 * tree.eps(Y), 0.1)
-        H = _normal_matrix(plan(dual) > 0, Y.dtype) + damping * jnp.eye(len(dual), dtype=Y.dtype)
+        Y, _, steps = carry
+        plan = jnp.maximum(Y, 0)
+        gradient = sums(plan) - 1
+        off = jnp.max(jnp.abs(gradient))
+        damping = jnp.clip(off / (1 + jnp.max(jnp.abs(Y))), 1e3 * tree.eps(Y), 0.1)
+        H = _normal_matrix(Y > 0, Y.dtype) + damping * jnp.eye(len(gradient), dtype=Y.dtype)
         move = -jnp.linalg.solve(H, gradient)
-        now = value(dual)
-        enough = now + 1e-4 * sizes * (gradient @ move) + tol * (1 + jnp.abs(now))
-        t = sizes[jnp.argmax(value(dual + sizes[:, None] * move) <= enough)]  # the first that does
-        dual = dual + t * move
-        return dual, sums(plan(dual)) - 1, steps + 1
+        after = Y + sizes[:, None, None] * spread(move)
+        # By how much the value exceeds its tangent: no term is negative, so none cancels.
+        bend = 0.5 * (jnp.maximum(after, 0) - plan) ** 2 + jnp.maximum(-after, 0) * plan
+        change = sizes * (gradient @ move) + jnp.sum(bend, (-2, -1))
+        return after[jnp.argmin(change)], off > tol, steps + 1
 
     def going(carry):
-        _, gradient, steps = carry
-        return (jnp.max(jnp.abs(gradient)) > tol) & (steps < MAX_STEPS)
+        _, off, steps = carry
+        return off & (steps < MAX_STEPS)
 
-    dual = jnp.zeros(2 * len(Y), Y.dtype)
-    start = (dual, sums(plan(dual)) - 1, jnp.zeros((), jnp.int32))
-    return plan(tree.while_loop(going, step, start)[0])
+    start = (Y, jnp.array(True), jnp.zeros((), jnp.int32))
+    return jnp.maximum(tree.while_loop(going, step, start)[0], 0)
 
 
 def _normal_matrix(on: Array, dtype: jnp.dtype) -> Array:

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.scipy.linalg import cho_factor, cho_solve
+from jax.scipy.linalg import solve_triangular
 
 from jaxns import tree
 from jaxns.functions.affine import check_rows, onto_affine, rank_tolerance, rounding
@@ -18,8 +18,9 @@ class Polyhedron:
 
     Projection by the finite method of Goldfarb and Idnani (1983, Mathematical Programming 27); NaN
     if the set is empty. Near a solution the set is affine: {Ax = b, and Gx = h on the active rows},
-    and so is the derivative. Rows that are met without effort count as active as long as they are
-    linearly independent (docs/kinks.md).
+    and so is the derivative. Rows that are met without effort, up to rounding, do not change the
+    projection, but count as active in the derivative as long as they are linearly independent
+    (docs/kinks.md).
     """
 
     G: Array
@@ -49,11 +50,13 @@ class Polyhedron:
 
     def _project(self, x: Array) -> Array:
         G, h, A, b = self._rows(x)
-        active = active_rows(*map(lax.stop_gradient, (x, G, h, A, b)))
+        length = lax.stop_gradient(jnp.linalg.norm(G, axis=1))
+        length = jnp.where(length > 0, length, 1)
+        G, h = G / length[:, None], h / length
+        u, active = project(*map(lax.stop_gradient, (x, G, h, A, b)))
         rows = jnp.concatenate([A, jnp.where(active[:, None], G, 0)])
-        u = onto_affine(x, rows, jnp.concatenate([b, jnp.where(active, h, 0)]))
-        slack = rounding(G, h, jnp.linalg.norm(x) + jnp.linalg.norm(u))
-        return jnp.where(jnp.all(G @ u - h <= slack), u, jnp.nan)
+        moving = onto_affine(x, rows, jnp.concatenate([b, jnp.where(active, h, 0)]))
+        return u + (moving - lax.stop_gradient(moving))
 
     def _rows(self, x: Array) -> tuple[Array, Array, Array, Array]:
         none = jnp.zeros((0, self.G.shape[1])), jnp.zeros(0)
@@ -61,90 +64,115 @@ class Polyhedron:
         return tuple(jnp.asarray(part, x.dtype) for part in (self.G, self.h, *equations))  # pyright: ignore[reportReturnType]
 
 
-def active_rows(x: Array, G: Array, h: Array, A: Array, b: Array) -> Array:
-    """Which rows of Gx ≤ h hold with equality at the projection; independent of each other."""
+def project(x: Array, G: Array, h: Array, A: Array, b: Array) -> tuple[Array, Array]:
+    """The projection, and which rows of Gx ≤ h it meets, as many as are independent.
+
+    Rows of G have length 1 or 0.
+    """
     start, along = x, G
     if len(b):
         _, s, V = jnp.linalg.svd(A, full_matrices=False)
         V = jnp.where((s > rank_tolerance(A) * s[0])[:, None], V, 0)
         start, along = onto_affine(x, A, b), G - (G @ V.T) @ V  # rows within {Ax = 0}
-    size, full = jnp.linalg.norm(along, axis=1), jnp.linalg.norm(G, axis=1)
-    size = jnp.where(size > 1e2 * tree.eps(x) * full, size, 0)
-    unit = jnp.where(size > 0, size, jnp.where(full > 0, full, 1))
-    normals = jnp.where(size[:, None] > 0, along / unit[:, None], 0)
-    slack = rounding(G, h, jnp.linalg.norm(x) + jnp.linalg.norm(start))
-    return dual_active_set(normals, (G @ start - h) / unit, slack / unit)
+    size = jnp.linalg.norm(along, axis=1)
+    within = size > 1e2 * tree.eps(x)
+    unit = jnp.where(within, size, 1)
+    N, excess = jnp.where(within, along.T / unit, 0).T, (G @ start - h) / unit
+    slack = rounding(G, h, jnp.linalg.norm(x) + jnp.linalg.norm(start)) / unit
+    d, held = dual_active_set(N, excess, slack / 25)  # a few roundings only
+    gap, slack = excess + N @ d, slack + 1e2 * tree.eps(x) * jnp.linalg.norm(d)
+    u = jnp.where(jnp.all(gap <= slack), start + d, jnp.nan)
+    return u, independent_rows(N, held, jnp.abs(gap) <= slack)
 
 
 class _State(NamedTuple):
     d: Array  # the move so far
     multipliers: Array
     active: Array
-    redundant: Array  # met, and dependent on active rows
     entering: Array  # the row whose multiplier grows, -1 for none
     going: Array
     steps: Array
 
 
-def dual_active_set(N: Array, excess: Array, slack: Array) -> Array:
-    """The active rows of min ½‖d‖² subject to N d + excess ≤ 0, for rows of length 1 or 0.
+def dual_active_set(N: Array, excess: Array, slack: Array) -> tuple[Array, Array]:
+    """d of min ½‖d‖² subject to N d + excess ≤ 0, for rows of length 1 or 0; and its active rows.
 
     One step: the multiplier of the most violated row n grows by t while d moves by −t z, where
     z = n − Nᵀr is n without its part in the active rows and r changes their multipliers; until n
     is met, or an active row's multiplier vanishes and the row is dropped.
     """
-    m = len(excess)
-    index, identity = jnp.arange(m, dtype=jnp.int32), jnp.eye(m, dtype=N.dtype)
-    dependent = 10 * tree.eps(N)  # of sin² of the angle between n and the active rows
+    m, p = N.shape
+    index = jnp.arange(m, dtype=jnp.int32)
 
-    def tolerance(d):
-        return slack + 1e2 * tree.eps(N) * jnp.linalg.norm(d)
-
-    def waiting(state):
-        gap = excess + N @ state.d
-        return jnp.where(state.active | state.redundant, -jnp.inf, gap + tolerance(state.d))
+    def violation(d, active):
+        gap = excess + N @ d - slack - 4 * tree.eps(N) * jnp.linalg.norm(d)
+        return jnp.where(active, -jnp.inf, gap)
 
     def step(state):
-        j = jnp.where(state.entering >= 0, state.entering, index[jnp.argmax(waiting(state))])
-        n, gap = N[j], excess[j] + N[j] @ state.d
-        violated = gap > tolerance(state.d)[j]
-
         on = state.active
-        factor = cho_factor(jnp.where(on[:, None] & on, N @ N.T, identity))
-        r = cho_solve(factor, jnp.where(on, N @ n, 0))
-        r = r + cho_solve(factor, jnp.where(on, N @ (n - r @ N), 0))
-        z = n - r @ N
-        independent = z @ z > dependent
+        some = jnp.argsort(~on)[: min(m, p)]  # all that are active, and others in the places left
+        others = jnp.diag((~on[some]).astype(N.dtype))  # they stand apart from the active rows
+        Q, R = jnp.linalg.qr(jnp.concatenate([jnp.where(on[some], N[some].T, 0), others]))
+        Q = Q[:p]  # its columns of active rows are an orthonormal basis of these
+
+        def coefficients(w):
+            return jnp.where(on, jnp.zeros_like(excess).at[some].set(solve_triangular(R, w)), 0)
+
+        # Back to the active rows, from which rounding has led away.
+        w = solve_triangular(R, jnp.where(on, excess + N @ state.d, 0)[some], trans=1)
+        d, multipliers = state.d - Q @ w, state.multipliers + coefficients(w)
+        multipliers = jnp.maximum(multipliers, 0)
+
+        over = violation(d, on)
+        j = jnp.where(state.entering >= 0, state.entering, index[jnp.argmax(over)])
+        met = (state.entering < 0) & jnp.all(over <= 0)
+        n = N[j]
+        w = n @ Q
+        r, z = coefficients(w), n - Q @ w
+        z = z - Q @ (z @ Q)
+        independent = jnp.linalg.norm(z) > 1e2 * tree.eps(N) * (1 + jnp.linalg.norm(r))
+        z = jnp.where(independent, z, 0)
 
         falling = on & (r > 0)
-        ratios = jnp.where(falling, state.multipliers / jnp.where(falling, r, 1), jnp.inf)
+        ratios = jnp.where(falling, multipliers / jnp.where(falling, r, 1), jnp.inf)
         leaving = jnp.argmin(ratios)
-        meet = jnp.where(violated, gap / jnp.where(independent, z @ z, 1), 0)
-        meet = jnp.where(independent, meet, jnp.inf)
+        gap = jnp.maximum(excess[j] + n @ d, 0)
+        meet = jnp.where(independent, gap / jnp.where(independent, n @ z, 1), jnp.inf)
         t = jnp.minimum(ratios[leaving], meet)
-        enter = independent & (meet <= ratios[leaving])
-        reject = ~violated & ~independent
-        empty = violated & ~jnp.isfinite(t)  # n is a combination of rows that excludes it
-        drop = ~enter & ~reject & ~empty
-
-        moves = jnp.where(reject | empty, 0, t)
-        multipliers = state.multipliers + moves * ((index == j) - jnp.where(on, r, 0))
-        gone = drop & (index == leaving)
-        moved = _State(
-            d=state.d - jnp.where(independent, moves, 0) * z,
+        stop = met | ~jnp.isfinite(t)  # n is a combination of rows that excludes it
+        t = jnp.where(stop, 0, t)
+        gone = ~stop & (meet > ratios[leaving]) & (index == leaving)
+        enters = ~stop & (meet <= ratios[leaving])
+        multipliers = multipliers + t * ((index == j) - r)
+        return _State(
+            d=d - t * z,
             multipliers=jnp.where(gone, 0, jnp.maximum(multipliers, 0)),
-            active=(on | (enter & (index == j))) & ~gone,
-            redundant=jnp.where(violated, False, state.redundant | (reject & (index == j))),
-            entering=jnp.where(drop, j, -1),
-            going=~empty & (state.steps < 20 * m + 100),
+            active=(on | (enters & (index == j))) & ~gone,
+            entering=jnp.where(enters, -1, j),
+            going=~stop & (state.steps < 20 * m + 100),
             steps=state.steps + 1,
         )
-        return moved._replace(going=moved.going & (drop | jnp.any(waiting(moved) >= 0)))
 
-    false = jnp.zeros(m, bool)
-    zero = jnp.zeros((), jnp.int32)
-    start = _State(
-        jnp.zeros_like(N[0]), jnp.zeros_like(excess), false, false, zero - 1, zero == 0, zero
-    )
-    start = start._replace(going=jnp.any(waiting(start) >= 0))
-    return tree.while_loop(lambda state: state.going, step, start).active
+    d, none, zero = jnp.zeros_like(N[0]), jnp.zeros(m, bool), jnp.zeros((), jnp.int32)
+    going = jnp.any(violation(d, none) > 0)
+    start = _State(d, jnp.zeros_like(excess), none, zero - 1, going, zero)
+    end = tree.while_loop(lambda state: state.going, step, start)
+    return end.d, end.active
+
+
+def independent_rows(N: Array, held: Array, met: Array) -> Array:
+    """The rows held, which are independent, and of those met as many as are independent of them."""
+
+    def take(state):
+        taken, waiting, basis = state
+        i = jnp.argmax(waiting * (1 + held))  # first those held
+        z = N[i]
+        for _ in range(2):
+            z = z - (basis @ z) @ basis
+        square = z @ z
+        new = held[i] | (square > 10 * tree.eps(N))
+        z = jnp.where(new, z / jnp.sqrt(jnp.where(new, square, 1)), 0)
+        return taken.at[i].set(new), waiting.at[i].set(False), basis.at[i].set(z)
+
+    start = jnp.zeros_like(held), held | met, jnp.zeros_like(N)
+    return tree.while_loop(lambda state: jnp.any(state[1]), take, start)[0]
