@@ -9,7 +9,7 @@ it stops (a `Stop`), and how it is differentiated (a mode).
 from jaxns import _conflict, functions, problems
 from jaxns.divergence import sinkhorn_divergence
 from jaxns.fixed_point import ConvergenceError, Solution, Status, Stop
-from jaxns.modes import Implicit, OneStep, Piggyback, Probe
+from jaxns.modes import Auto, Implicit, OneStep, Piggyback, Probe
 from jaxns.problems import Composite, QuadraticProgram, Root, SplitForm, Transport
 from jaxns.solve import Path, derivative_path, fixed_point, solve
 from jaxns.solvers import (
@@ -32,6 +32,7 @@ from jaxns.solvers import (
 )
 from jaxns.solvers.stochastic_gradient import Decreasing
 from jaxns.struct import static, struct
+from jaxns.trust import Certificate, Record, certify, one_sided, with_report
 
 _conflict.check()
 
@@ -70,10 +71,17 @@ __all__ = [
     "Status",
     "Stop",
     # how it is differentiated
+    "Auto",
     "Implicit",
     "OneStep",
     "Piggyback",
     "Probe",
+    # whether it can be trusted
+    "Certificate",
+    "Record",
+    "certify",
+    "one_sided",
+    "with_report",
     # the verbs
     "Path",
     "derivative_path",

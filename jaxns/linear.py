@@ -72,6 +72,7 @@ def solve(
             r, steps = rhs - matvec(x), steps + 1
         else:
             x, r, steps = _improve(how, matvec, rhs, tol, max_steps, x, r, steps)
+    x = jnp.where(jnp.isfinite(size), x, jnp.nan)  # what came in as NaN goes out as NaN
     residual = jnp.linalg.norm(r)
     return x * unit, Report(residual, steps, residual <= _attainable(x, tol))
 
@@ -343,6 +344,7 @@ def krylov(matvec: Matvec, b: Array, tol: Array, max_steps: Array) -> tuple[Arra
 METHODS = {
     "auto": auto,
     "dense": dense,
+    "krylov": krylov,
     "cg": cg,
     "bicgstab": bicgstab,
     "gmres": gmres,

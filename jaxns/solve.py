@@ -67,6 +67,29 @@ def solve(
     Raises `ValueError` or `TypeError` for arguments that cannot be right, `ConvergenceError` (see
     `Stop.on_failure`) for a solve that failed.
     """
+    _check_mode(mode)
+    _check_stop(stop)
+    if getattr(solver, "noisy", False) and stop.tol is not None:
+        raise ValueError(
+            f"{type(solver).__name__} draws at random, so that no residual tells when it has "
+            "converged: ask for a number of steps, stop=Stop(tol=None, max_steps=…)"
+        )
+    iteration, theta, z0, name = set_up(problem, solver, x0)
+    z, control, info = _run(iteration, theta, z0, mode, stop, name)
+    return Solution(read(iteration, theta, z, control), z, *info)
+
+
+class SetUp(NamedTuple):
+    """What `solve` iterates: z ← F(θ, z) from z0, θ = (solver, problem), and the solver's name."""
+
+    iteration: Iteration
+    theta: Any
+    z0: Tree
+    name: str
+
+
+def set_up(problem: Any, solver: Any = None, x0: Tree | None = None) -> SetUp:
+    """The iteration of `solve`, for those who look at it without making it; errors as there."""
     if solver is None:
         if not hasattr(problem, "default_solver"):
             raise TypeError(
@@ -78,19 +101,11 @@ def solve(
         raise TypeError(
             f"solver must have the methods init, step and solution; {_describe(solver)} does not"
         )
-    _check_mode(mode)
-    _check_stop(stop)
-    if getattr(solver, "noisy", False) and stop.tol is not None:
-        raise ValueError(
-            f"{type(solver).__name__} draws at random, so that no residual tells when it has "
-            "converged: ask for a number of steps, stop=Stop(tol=None, max_steps=…)"
-        )
     x0 = _start(problem, x0)
     problem = problem.hoist(x0) if hasattr(problem, "hoist") else problem
     theta, z0 = _prepare(*seal((solver, problem)), x0)
-    iteration = _ADVANCING if hasattr(solver, "advance") else _STEPPING
-    z, control, info = _run(iteration, theta, z0, mode, stop, type(solver).__name__)
-    return Solution(_solution(iteration, theta, z, control), z, *info)
+    iteration = ADVANCING if hasattr(solver, "advance") else STEPPING
+    return SetUp(iteration, theta, z0, type(solver).__name__)
 
 
 def fixed_point(
@@ -165,13 +180,13 @@ def derivative_path(
         problem = build(theta)
         how = problem.default_solver() if solver is None else solver
         full, z0 = _prepare(*seal((how, problem)), _start(problem, x0))
-        iteration = _ADVANCING if hasattr(how, "advance") else _STEPPING
+        iteration = ADVANCING if hasattr(how, "advance") else STEPPING
         run = begin(iteration, full, z0, Stop(tol=None, max_steps=steps))
 
         def body(carry, _):
             z, control = carry
             image = z if control is None else control.image
-            return move(iteration, full, z, control), _solution(iteration, full, image, control)
+            return move(iteration, full, z, control), read(iteration, full, image, control)
 
         return lax.scan(body, (run.z, run.control), length=steps + 1)[1]
 
@@ -231,8 +246,8 @@ def _linearisation(theta, z):
     return solver.linearisation(problem, z) if hasattr(solver, "linearisation") else None
 
 
-_STEPPING = Iteration(_step, scale=_scale, linearisation=_linearisation)
-_ADVANCING = Iteration(_step, _control, _advance, _settle, _scale, _linearisation)
+STEPPING = Iteration(_step, scale=_scale, linearisation=_linearisation)
+ADVANCING = Iteration(_step, _control, _advance, _settle, _scale, _linearisation)
 
 
 @jax.jit
@@ -240,7 +255,7 @@ def _prepare(solver, problem, x0):
     if hasattr(solver, "prepare"):
         solver = solver.prepare(problem, x0)
     theta = (solver, problem)
-    return theta, conform(_STEPPING, theta, solver.init(problem, x0), "x0")
+    return theta, conform(STEPPING, theta, solver.init(problem, x0), "x0")
 
 
 @partial(jax.jit, static_argnums=0)
@@ -249,7 +264,8 @@ def _conform(iteration, theta, z0):
 
 
 @partial(jax.jit, static_argnums=0)
-def _solution(iteration, theta, z, control):
+def read(iteration: Iteration, theta: Any, z: Tree, control: Any) -> Tree:
+    """What the user asked for, out of z and the state that the run ended with."""
     if control is not None:
         theta = iteration.settle(theta, lax.stop_gradient(control))
     solver, problem = theta

@@ -18,7 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 CARRIERS = {"struct", "tree", "validate"}
 EVERYTHING = {
     *CARRIERS, "closure", "operators", "linear", "fixed_point", "modes", "solve", "functions",
-    "problems", "solvers", "divergence", "jaxns",
+    "problems", "solvers", "divergence", "trust", "jaxns",
 }  # fmt: skip
 
 # Which rooms of the package (its modules and subpackages) a room may import. A new room gets a row.
@@ -36,6 +36,7 @@ ARROWS: dict[str, set[str]] = {
     "functions": CARRIERS | {"closure", "operators"},
     "problems": CARRIERS | {"closure", "operators", "functions"},
     "solvers": CARRIERS | {"linear", "operators"},
+    "trust": CARRIERS | {"linear", "fixed_point", "modes", "solve"},
     "divergence": {"fixed_point", "modes", "problems", "solve"},
     "jaxns": {
         "_conflict",
@@ -47,6 +48,7 @@ ARROWS: dict[str, set[str]] = {
         "functions",
         "problems",
         "solvers",
+        "trust",
     },
     "experiments": EVERYTHING,
     "cli": EVERYTHING | {"experiments"},

@@ -16,6 +16,7 @@ b = jnp.asarray(rng.normal(size=N))
 SERVES = {
     "auto": GENERAL,
     "dense": GENERAL,
+    "krylov": GENERAL,
     "cg": SYMMETRIC,
     "bicgstab": GENERAL,
     "gmres": GENERAL,
@@ -138,3 +139,10 @@ def test_a_batch_of_dense_systems_does_not_deadlock():
         x, report = f(M)
     assert report.converged.all()
     np.testing.assert_allclose(jnp.einsum("kij,kj->ki", M, x), M.sum(axis=2), atol=1e-9)
+
+
+@pytest.mark.parametrize("method", SERVES)
+def test_nan_stays_nan(method):
+    x, report = solve(method, SERVES[method], b.at[3].set(jnp.nan))
+    assert jnp.all(jnp.isnan(x))
+    assert not report.converged

@@ -10,13 +10,14 @@ that iterates and attaches its derivative rule to the result. Modes differ only 
 from typing import Any, Protocol
 
 from jaxns.fixed_point import Iteration, Run, Stop
+from jaxns.modes.auto import Auto
 from jaxns.modes.implicit import Implicit
 from jaxns.modes.one_step import OneStep
 from jaxns.modes.piggyback import Piggyback
 from jaxns.modes.probe import Probe
 from jaxns.tree import Tree
 
-__all__ = ["Implicit", "Mode", "OneStep", "Piggyback", "Probe"]
+__all__ = ["Auto", "Implicit", "Mode", "OneStep", "Piggyback", "Probe"]
 
 
 class Mode(Protocol):
@@ -26,3 +27,7 @@ class Mode(Protocol):
     def direction(self) -> str: ...
 
     def run(self, iteration: Iteration, theta: Any, z0: Tree, stop: Stop) -> Run: ...
+
+    def cost(self, steps: Any, adjoint_steps: Any, size: int, itemsize: int) -> tuple[Any, Any]:
+        """Evaluations of F (or products with its Jacobian) and bytes of a backward pass."""
+        ...

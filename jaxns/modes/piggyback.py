@@ -64,6 +64,10 @@ class Piggyback:
         task = _Task(iteration, structure, self.checkpoints, min(enough, BUDGET))
         return (_both if self.direction == "both" else _reverse)(task, leaves, z0, stop)
 
+    def cost(self, steps: Any, adjoint_steps: Any, size: int, itemsize: int) -> tuple[Any, Any]:
+        """Evaluations and bytes: each step twice more forward and once back; the states stored."""
+        return 3 * steps, itemsize * size * (self.checkpoints or MOST)
+
 
 class _Task(NamedTuple):
     """What is static: the iteration, the structure of θ, and how much to store.

@@ -1,0 +1,293 @@
+"""How far a solution, and its derivative by each mode, is from the truth."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.flatten_util import ravel_pytree
+
+from jaxns import tree
+from jaxns.fixed_point import Solution, Status, Stop
+from jaxns.modes import Implicit, OneStep, Piggyback, Probe
+from jaxns.solve import STEPPING, read, set_up, solve
+from jaxns.struct import replace, seal, static, struct
+from jaxns.tree import Tree
+from jaxns.trust.nearest import find
+
+MODES = (Implicit(), OneStep(), Piggyback())
+HOPELESS = 0.5  # relative error of a derivative that is no longer recommended
+NOWHERE = Stop(tol=None, max_steps=0, on_failure="ignore")
+
+
+@struct
+class Certificate:
+    """What `certify` has measured; prints as a table.
+
+    status, steps, residual: of the solution looked at.
+    distance: bound on ‖z − z*‖.
+    rho, norm: spectral radius and norm ‖A‖₂ of A = ∂F at the solution.   inverse: ‖(I − A)⁺‖₂.
+    kernel: dimension of the kernel of I − A: 0 where the solution is isolated, −1 if not known.
+    margin: a lower bound of the distance from z* to the nearest kink of F; NaN if not known.
+    kink: whether there is a kink within `distance` of the solution, found by its margin or by
+        sampling: then the derivative is one element of a conservative Jacobian, and others exist.
+    adjoint_residual: ‖v − (I − Aᵀ) w‖ / ‖v‖ of the reference derivative.
+    gradient: the reference, ∂⟨cotangent, x⟩ / ∂problem at z*.
+    bounds: for each mode, a pytree like the problem with a bound on the norm of the error of the
+        derivative with respect to each array in it.
+    errors: for each mode, the same as one relative number, each array weighted by its own norm.
+    evaluations, memory: for each mode, evaluations of F (or products with its Jacobian) and bytes
+        that its backward pass takes.
+    """
+
+    status: Status
+    steps: Array
+    residual: Array
+    distance: Array
+    rho: Array
+    norm: Array
+    inverse: Array
+    kernel: Array
+    margin: Array
+    kink: Array
+    adjoint_residual: Array
+    gradient: Any
+    bounds: dict[str, Any]
+    errors: dict[str, Array]
+    evaluations: dict[str, Array]
+    memory: dict[str, Array]
+    accuracy: float | Array
+    what: str = static(default="")
+
+    @property
+    def unique(self) -> Any:
+        """Whether the derivative is: the solution is isolated and no kink is near.
+
+        Of a kernel that is not known, not being able to solve with I − A tells.
+        """
+        return (self.kernel <= 0) & ~self.kink & jnp.isfinite(self.distance)
+
+    @property
+    def recommended(self) -> str | None:
+        """The cheapest mode that is accurate enough, or else the most accurate; None if none is."""
+        error = {name: float(value) for name, value in self.errors.items()}
+        good = [name for name, value in error.items() if value <= float(self.accuracy)]
+        if good:
+            return min(good, key=lambda name: float(self.evaluations[name]))
+        best = min(error, key=error.__getitem__)
+        return best if error[best] < HOPELESS else None
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why that mode, and what to beware of, in words."""
+        told = []
+        name = self.recommended
+        if name is None and not np.isfinite(self.distance):
+            told.append("no fixed point was found from here: no derivative can be vouched for")
+        elif name is None:
+            told.append("no derivative at this iterate is of use: solve to a smaller tol")
+        elif float(self.errors[name]) <= float(self.accuracy):
+            told.append(f"{name} is the cheapest with an error below {float(self.accuracy):.0e}")
+        else:
+            told.append(f"no mode has an error below {float(self.accuracy):.0e} at this iterate; "
+                        f"{name} has the smallest: solve to a smaller tol")  # fmt: skip
+        if int(self.kernel) > 0:
+            told.append(
+                f"I − ∂F has a kernel of dimension {int(self.kernel)}: the solution is not "
+                "isolated, and derivatives are those of a solution of least norm"
+            )
+        if bool(self.kink):
+            told.append("there is a kink at the solution: the derivative is one of many elements, "
+                        "see jaxns.one_sided")  # fmt: skip
+        if float(self.rho) >= 1 and int(self.kernel) == 0:
+            told.append("F does not contract here: Piggyback need not converge")
+        return tuple(told)
+
+    def __str__(self) -> str:
+        margin = "not known" if np.isnan(self.margin) else f"{float(self.margin):.2e}"
+        kernel = {0: "none", -1: "not known"}.get(int(self.kernel), str(int(self.kernel)))
+        lines = [
+            f"{self.what} {self.status} after {int(self.steps)} steps",
+            f"  residual                 {float(self.residual):.2e}",
+            f"  distance to the solution ≤ {float(self.distance):.2e}",
+            f"  contraction ρ(∂F)        {float(self.rho):.6g}   (‖∂F‖ {float(self.norm):.4g})",
+            f"  ‖(I − ∂F)⁺‖              {float(self.inverse):.4g}   (kernel: {kernel})",
+            f"  nearest kink             {margin}{'   AT THE SOLUTION' if bool(self.kink) else ''}",
+            f"  adjoint residual         {float(self.adjoint_residual):.2e}",
+            "  mode          error ≤    evaluations      bytes",
+        ]
+        for name, error in self.errors.items():
+            evaluations, memory = float(self.evaluations[name]), float(self.memory[name])
+            lines.append(f"  {name:<13} {float(error):<10.1e} {evaluations:>11.0f} {memory:>10.0f}")
+        lines.append(f"  recommended: {self.recommended}")
+        return "\n".join([*lines, *("  - " + reason for reason in self.reasons)])
+
+
+def certify(
+    problem: Any,
+    solver: Any = None,
+    solution: Solution | None = None,
+    *,
+    x0: Tree | None = None,
+    stop: Stop = Stop(),
+    cotangent: Tree | None = None,
+    modes: tuple = MODES,
+    accuracy: float | Array = 1e-6,
+    seed: int = 0,
+) -> Certificate:
+    r"""Measure how far `solution` is from a fixed point, and what that does to its derivative.
+
+    The fixed point z* is found anew from `solution.z`: by Newton's correction,
+
+        z* ≈ z + (I − ∂F(z))⁻¹ (F(z) − z),
+
+    repeated as long as that halves the residual (the Kantorovich condition, measured), and by
+    iterating the solver on where it does not get there. There the derivative is computed,
+    and again one correction further, from a cotangent with its last digits changed: the difference
+    bounds its own error. The bound of a mode at
+    the iterate given is its distance to this reference plus that error. It bounds the errors of
+    arXiv 2305.13768 (section 2: floor ρᴷ‖J*‖ and a term linear in the distance for K steps, linear
+    in the distance for implicit differentiation) and of piggyback differentiation (arXiv
+    2206.00457) by measuring them, with no constant to be known; and is infinite where no fixed
+    point was found. It holds for the piece of F on which z* lies: see `Certificate.kink`.
+
+    problem, solver, x0: as for `solve`; x0 is where the solve began, which `Piggyback` depends on.
+    solution: what is certified; by default a solve with `stop`, whatever its status.
+    cotangent: a pytree like `solution.x`: the derivative looked at is that of ⟨cotangent, x⟩, with
+        respect to every array of floating-point numbers in the problem. By default random.
+    modes: the modes that are measured, any, each run again for as many steps as `solution` made.
+    accuracy: the relative error that the mode recommended shall have.
+
+    It costs a few adjoint systems and a solve for each mode. To be called outside `jit`.
+    """
+    solver, problem = seal((solver, problem))
+    iteration, theta, z0, name = set_up(problem, solver, x0)
+    if solution is None:
+        ignoring = replace(stop, on_failure="ignore")
+        solution = solve(problem, solver, x0, mode=modes[0], stop=ignoring)
+    if cotangent is None:
+        cotangent = _random_like(solution.x, seed)
+    expected, got = (jax.tree.map(jnp.shape, x) for x in (solution.x, cotangent))
+    if expected != got:
+        raise ValueError(f"cotangent must have the shapes of x, {expected}, got {got}")
+
+    found = find(iteration, theta, solution.z, jax.random.key(seed))
+    hopeless = solution.status.code >= Status.INFEASIBLE.code
+    found = found._replace(ok=found.ok & ~hopeless)
+    margin = _margin(theta, found.z)
+    close = jnp.maximum(found.distance, 10 * tree.eps(found.z) * tree.norm(found.z))
+    kink = found.jumps | (margin <= close)
+
+    reference, adjoint = _gradient(problem, solver, x0, found.z, cotangent, Implicit(tol=0.0))
+    beside = _rounded(cotangent, seed)
+    corrected, _ = _gradient(problem, solver, x0, found.nearer, beside, Implicit(tol=0.0))
+    doubt = jax.tree.map(partial(_doubt, found.ok), reference, corrected)
+    again = Stop(tol=None, max_steps=solution.steps, on_failure="ignore")
+    control = iteration.control(theta, z0)
+    adaptive = control is not None and iteration.settle(theta, control)[0] is not theta[0]
+    bounds, errors, evaluations, memory = {}, {}, {}, {}
+    for mode in modes:
+        label = type(mode).__name__
+        if hasattr(mode, "invert") and not adaptive:  # it depends on the last point only
+            value, report = _gradient(problem, solver, x0, solution.z, cotangent, mode)
+        else:
+            value, report = _gradient(problem, solver, x0, None, cotangent, mode, again)
+        bounds[label] = jax.tree.map(_bound, value, reference, doubt)
+        error = _relative(bounds[label], reference, problem)
+        errors[label] = jnp.where(found.ok, error, jnp.inf)
+        cost = mode.cost(solution.steps, report.steps, tree.size(z0), tree.dtype(z0).itemsize)
+        evaluations[label], memory[label] = cost
+    return Certificate(
+        **found.spectrum._asdict(),
+        status=solution.status,
+        steps=solution.steps,
+        residual=found.residual,
+        distance=jnp.where(found.ok, found.distance, jnp.inf),
+        margin=margin,
+        kink=kink,
+        adjoint_residual=jnp.asarray(adjoint.residual),
+        gradient=reference,
+        bounds=bounds,
+        errors=errors,
+        evaluations=evaluations,
+        memory=memory,
+        accuracy=accuracy,
+        what=f"{name} on {type(problem).__name__}",
+    )
+
+
+def _margin(theta: Any, z: Tree) -> Array:
+    solver, problem = theta
+    found = solver.margin(problem, z) if hasattr(solver, "margin") else None
+    return jnp.asarray(jnp.nan if found is None else found, tree.dtype(z))
+
+
+@jax.jit
+def _gradient(
+    problem: Any,
+    solver: Any,
+    x0: Tree | None,
+    z: Tree | None,
+    cotangent: Tree,
+    mode: Any,
+    stop: Stop = NOWHERE,
+) -> tuple[Any, Probe]:
+    """∂⟨cotangent, x⟩/∂problem by the mode's rule: at z, or where `stop` ends from the start."""
+    watched = hasattr(mode, "probe")
+    if hasattr(mode, "on_failure"):
+        mode = replace(mode, on_failure="ignore")
+    leaves, structure = jax.tree.flatten(problem)
+    floating = [jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves]
+
+    def x(numbers, probe):
+        given = iter(numbers)
+        mixed = [next(given) if f else leaf for leaf, f in zip(leaves, floating, strict=True)]
+        rebuilt = jax.tree.unflatten(structure, mixed)
+        how = replace(mode, probe=probe) if watched else mode
+        if z is None:
+            return solve(rebuilt, solver, x0, mode=how, stop=stop).x
+        _, theta, _, _ = set_up(rebuilt, solver, x0)
+        run = how.run(STEPPING, theta, z, stop)
+        return read(STEPPING, theta, run.image, None)
+
+    numbers = [leaf for leaf, f in zip(leaves, floating, strict=True) if f]
+    _, pull = jax.vjp(x, numbers, Probe())
+    grads, report = pull(cotangent)
+    given = iter(grads)
+    return jax.tree.unflatten(structure, [next(given) if f else None for f in floating]), report
+
+
+def _doubt(ok: Array, value: Array, corrected: Array) -> Array:
+    """How far the reference may be off: as much as one more correction moves it, twice over."""
+    rounding = 1e2 * tree.eps(value) * tree.norm(value)
+    return jnp.where(ok, 2 * tree.norm(value - corrected) + rounding, jnp.inf)
+
+
+def _bound(value: Array, reference: Array, doubt: Array) -> Array:
+    off = tree.norm(value - reference) + doubt
+    return jnp.where(jnp.isnan(off), jnp.inf, off)
+
+
+def _relative(bounds: Any, reference: Any, problem: Any) -> Array:
+    """√Σ (‖θᵢ‖ bᵢ)² / √Σ (‖θᵢ‖ ‖hᵢ‖)² over the arrays θᵢ: the same in any units."""
+    sizes = jax.tree.map(
+        lambda _, leaf: tree.norm(jnp.asarray(leaf)), reference, problem,
+    )  # fmt: skip
+    weigh = lambda size, a: jnp.where(size > 0, size, 1) * tree.norm(a)  # noqa: E731
+    off = tree.norm(jax.tree.leaves(jax.tree.map(weigh, sizes, bounds)))
+    whole = tree.norm(jax.tree.leaves(jax.tree.map(weigh, sizes, reference)))
+    return jnp.where(off == 0, 0, off / jnp.where(whole > 0, whole, 1))
+
+
+def _rounded(x: Tree, seed: int) -> Tree:
+    """x with its last digits changed at random: what rounding may do, amplified as errors are."""
+    flat, unravel = ravel_pytree(x)
+    signs = jax.random.rademacher(jax.random.key(seed + 1), flat.shape, flat.dtype)
+    return unravel(flat * (1 + 50 * tree.eps(flat) * signs))
+
+
+def _random_like(x: Tree, seed: int) -> Tree:
+    flat, unravel = ravel_pytree(x)
+    return unravel(jax.random.normal(jax.random.key(seed), flat.shape, flat.dtype))
