@@ -133,10 +133,10 @@ def quadratic_program(data: Callable, read: Callable = lambda x, y, theta: x) ->
             )
 
         def certify(u, theta):
-            *_, G, h = data(theta)
+            _, q, *_, G, h = data(theta)
             x, _, z = np.split(u, [n, n + m])
-            assert np.abs(equations(u, theta)).max() <= 1e-11
-            assert (z > 1e-6).all()
+            assert np.abs(equations(u, theta)).max() <= 1e-11 * (1 + np.abs(q).max())
+            assert (z > 1e-6 * z.max(initial=0)).all()
             assert ((h - G @ x)[~active] > 1e-6).all()
 
         start = np.concatenate([x, np.zeros(m + active.sum())])

@@ -417,8 +417,10 @@ SIDES = np.repeat([[-1.0, 0], [0, 1]], 8, axis=1)  # t₀ < x < t₁, as Gx ≤ 
 
 
 def box_program(t):
+    """t₃ is the unit of the objective."""
     none = np.zeros((0, 8)), np.zeros(0)
-    return Q, t[2] * LINEAR, *none, np.vstack([-np.eye(8), np.eye(8)]), t[:2] @ SIDES
+    rows = np.vstack([-np.eye(8), np.eye(8)])
+    return t[3] * Q, t[2] * t[3] * LINEAR, *none, rows, t[:2] @ SIDES
 
 
 def linear_program(t):
@@ -441,6 +443,7 @@ class Row:
     read: Callable[[Any], Any] = jnp.ravel
 
 
+UNITS = tuple((-0.2, 0.3, 1.1, unit) for unit in (1.0, 1e4, 1e-4))
 ROWS = {
     "weighted lasso, zero weights": Row(
         lambda t: problems.lasso(X, Y, t[0], t[1] * WEIGHTS),
@@ -483,13 +486,13 @@ ROWS = {
         machine(False),
     ),
     "box": Row(
-        lambda t: jaxns.Composite(Quadratic(Q, t[2] * LINEAR), Box(t[0], t[1])),
-        ((-0.2, 0.3, 1.1),),
+        lambda t: jaxns.Composite(Quadratic(t[3] * Q, t[2] * t[3] * LINEAR), Box(t[0], t[1])),
+        UNITS,
         truth.quadratic_program(box_program),
     ),
     "box, as a program": Row(
         lambda t: jaxns.QuadraticProgram(*box_program(t)),
-        ((-0.2, 0.3, 1.1),),
+        UNITS,
         truth.quadratic_program(box_program),
         lambda x: x.x,
     ),
@@ -547,7 +550,7 @@ ROWS = {
 SLOW = {
     "elastic net",
     "transport",
-    "box, as a program",
+    "nuclear norm",
     "trend filtering, order 2",
     "fused lasso",
     "total variation",

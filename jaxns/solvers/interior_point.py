@@ -83,7 +83,8 @@ class InteriorPoint:
         return _unscaled(problem, _start(_scaled(problem)))
 
     def step(self, problem: Any, w: Optimum) -> Optimum:
-        return _solved_on(problem, w.z > w.s)
+        scaled = _scaled_point(problem, w)
+        return _solved_on(problem, scaled.z > scaled.s)
 
     def solution(self, problem: Any, w: Optimum) -> Optimum:
         return w
@@ -101,7 +102,8 @@ class InteriorPoint:
         near = (_gap(inside) <= NEAR * (1 + jnp.abs(scaled(inside.x)))) | (alpha < STUCK)
 
         def finish():
-            active = jnp.where(control.finished, w.z > w.s, inside.z > inside.s)
+            last = _scaled_point(problem, w)
+            active = jnp.where(control.finished, last.z > last.s, inside.z > inside.s)
             candidate = _solved_on(problem, active)
             right = _is_optimal(problem, candidate)
             candidate = tree.where(right, candidate, tree.where(control.finished, w, here))
@@ -171,13 +173,17 @@ def _start(problem: Any) -> Optimum:
 
 
 def _solved_on(problem: Any, active: Array) -> Optimum:
-    """The solution of the problem with the active inequalities as equations, the others dropped."""
-    Q, q, A, b, G, h = problem.Q, problem.q, problem.A, problem.b, problem.G, problem.h
+    """The solution of the problem with the active inequalities as equations, the others dropped.
+
+    In the units of the scaled problem: the factorisation is sound where all rows are of order one.
+    """
+    scaled = _scaled(problem)
+    Q, q, A, b, G, h = scaled.Q, scaled.q, scaled.A, scaled.b, scaled.G, scaled.h
     system = kkt.System(Q, A, jnp.where(active[:, None], G, 0), active.astype(Q.dtype) - 1)
     right = kkt.Rows(-q, b, jnp.where(active, h, 0))
     x, y, z = kkt.factorise(system).solve(system, right, strict=True)
-    slack = jnp.where(jnp.isfinite(h), h, 1) - G @ x
-    return Optimum(x, jnp.where(active, 0, slack), jnp.where(active, z, 0), y)
+    found = Optimum(x, jnp.where(active, 0, h - G @ x), jnp.where(active, z, 0), y)
+    return _unscaled(problem, found)
 
 
 def _is_optimal(problem: Any, w: Optimum) -> Array:
