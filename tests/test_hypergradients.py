@@ -520,10 +520,10 @@ ROWS = {
         ),
     ),
     "sparse inverse covariance": Row(
-        lambda t: problems.sparse_inverse_covariance(COVARIANCE, t[0]),
-        ((0.1,),),
+        lambda t: problems.sparse_inverse_covariance(t[1] * COVARIANCE, t[0]),
+        ((0.1, 1.0), (100.0, 1e3), (1e-4, 1e-3)),
         truth.penalised(
-            lambda x, t: (COVARIANCE - np.linalg.inv(x.reshape(6, 6))).ravel(),
+            lambda x, t: (t[1] * COVARIANCE - np.linalg.inv(x.reshape(6, 6))).ravel(),
             truth.rows_of(np.eye(36)),
             constants(36),
         ),

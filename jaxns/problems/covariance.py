@@ -3,7 +3,7 @@
 from typing import Any
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from jaxns.functions import L1, LogDet
 from jaxns.problems.composite import Composite
@@ -25,10 +25,20 @@ class SparseInverseCovariance(Composite):
         S = self.f.S
         return smallest(self.g, jnp.where(jnp.eye(S.shape[0], dtype=bool), 0, S))
 
+    def start(self) -> Array:
+        return jnp.eye(self.f.S.shape[0], dtype=self.f.S.dtype) / self._size()
+
     def default_solver(self) -> Any:
+        """With a stepsize in the units of X²."""
         from jaxns.solvers import DouglasRachford
 
-        return DouglasRachford()
+        return DouglasRachford(1 / self._size() ** 2)
+
+    def _size(self) -> Array:
+        """Of X⁻¹, whose diagonal is that of S + penalty: a constant."""
+        S, penalty = lax.stop_gradient((self.f.S, self.g.penalty))
+        size = jnp.mean(jnp.diagonal(S + penalty))
+        return jnp.where(size > 0, size, 1)
 
 
 def sparse_inverse_covariance(
