@@ -1,5 +1,7 @@
 """Reverse piggyback: exact, with few stored iterates and few recomputed steps."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -165,6 +167,121 @@ def test_the_iteration_as_it_ran(solver, problem):
     for mode in (jaxns.Piggyback(), jaxns.Piggyback(direction="both")):
         found = jax.jacrev(lambda t, m=mode: x12(t, m))(theta)
         np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-8)
+
+
+def truncated(t, z0, K, last, F=slow):
+    """K steps of which the last ones are differentiated, as an ordinary program."""
+    z = z0
+    for k in range(K):
+        z = jax.lax.stop_gradient(z) if 0 < k == K - last else z
+        z = F(z, t)
+    return z
+
+
+@pytest.mark.parametrize("direction", ["reverse", "both"])
+@pytest.mark.parametrize("last", [1, 17, 40])
+def test_the_last_steps_only(last, direction):
+    """Exact against an explicit loop with stop_gradient, in θ and in x0, which has none left."""
+    mode = jaxns.Piggyback(direction, last=last)
+    stop = jaxns.Stop(tol=None, max_steps=jnp.asarray(40))
+    z0 = jnp.linspace(-1, 1, N)
+
+    def losses(run):
+        def loss(t, z0):
+            return jnp.sum(run(t, z0) ** 2)
+
+        return loss
+
+    ours = losses(lambda t, z0: jaxns.fixed_point(slow, z0, t, mode=mode, stop=stop).x)
+    plain = losses(lambda t, z0: truncated(t, z0, 40, last))
+    expected = jax.jit(jax.grad(plain, (0, 1)))(0.7, z0)
+    assert jnp.any(expected[1] != 0) == (last == 40)
+    found = jax.jit(jax.grad(ours, (0, 1)))(0.7, z0)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-12), found, expected)
+    if direction == "both":
+        dz = jnp.cos(z0)
+        found = jax.jvp(ours, (0.7, z0), (1.0, dz))[1]
+        np.testing.assert_allclose(found, expected[0] + expected[1] @ dz, rtol=1e-12)
+
+
+@pytest.mark.parametrize("direction", ["reverse", "both"])
+def test_the_last_steps_of_each_lane(direction):
+    """Lanes of different lengths, the shortest of them differentiated whole."""
+    F, z0 = lambda z, t: z - 0.1 * (z + 0.1 * z**3 - t), jnp.ones(2)
+    mode, stop = jaxns.Piggyback(direction, last=30), jaxns.Stop(tol=1e-3)
+    ts = jnp.array([1.0, 0.7, 5.0, 0.0])
+
+    def solution(t):
+        run = jaxns.fixed_point(F, z0, t, mode=mode, stop=stop)
+        return run.x.sum(), run.steps
+
+    steps = jax.vmap(solution)(ts)[1]
+    assert len(set(steps.tolist())) == 4
+    assert steps.min() < 30 < steps.max()
+    plain = lambda t, K: truncated(t, z0, K, 30, F).sum()  # noqa: E731
+    expected = [jax.grad(plain)(t, int(K)) for t, K in zip(ts, steps, strict=True)]
+    found = jax.vmap(jax.grad(lambda t: solution(t)[0]))(ts)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    if direction == "both":
+        found = jax.jit(jax.vmap(jax.jacfwd(lambda t: solution(t)[0])))(ts)
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_the_last_steps_with_acceleration():
+    """Momentum is part of what is differentiated, and of what is cut off."""
+    build, theta = PROBLEMS["lasso"]
+    solver, x0 = jaxns.ForwardBackward(0.3), jnp.full(4, 0.1)
+
+    def ours(theta, direction):
+        mode, stop = jaxns.Piggyback(direction, last=5), jaxns.Stop(tol=None, max_steps=12)
+        return jaxns.solve(build(theta), solver, x0, mode=mode, stop=stop).x
+
+    def plain(theta):
+        problem = build(theta)
+        state = (x0, solver.control(problem, x0))
+        for k in range(12):
+            state = jax.lax.stop_gradient(state) if k == 7 else state
+            state = solver.advance(problem, *state)
+        return state[1].image
+
+    expected = jax.jit(jax.jacfwd(plain))(theta)
+    for direction in ("reverse", "both"):
+        found = jax.jit(jax.jacrev(ours), static_argnums=1)(theta, direction)
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-15)
+
+
+def test_a_warm_start_is_differentiated_unless_cut_off():
+    """The whole run depends on where it started, however near the solution; its end does not."""
+    stop = jaxns.Stop(tol=None, max_steps=20)
+    far = jaxns.fixed_point(slow, jnp.ones(N), 0.7, stop=jaxns.Stop()).x
+    warm = far + 1e-6
+
+    def x0_bar(mode):
+        return jax.grad(lambda z: jnp.sum(jaxns.fixed_point(slow, z, 0.7, mode=mode, stop=stop).x))(
+            warm
+        )
+
+    assert jnp.all(x0_bar(jaxns.Piggyback()) > 0.5)
+    np.testing.assert_array_equal(x0_bar(jaxns.Piggyback(last=19)), 0)
+    np.testing.assert_array_equal(x0_bar(jaxns.Piggyback(last=20)), x0_bar(jaxns.Piggyback()))
+
+
+def test_the_last_steps_cost_what_they_are():
+    """Evaluations and memory of 30 steps, at the end of a run of 800."""
+    count = []
+
+    def counted(z, t):
+        jax.debug.callback(lambda: count.append(1))
+        return slow(z, t)
+
+    stop = stop_after_K(jnp.ones(N))
+    loss = lambda t: slow_loss(t, stop, jaxns.Piggyback(last=30), counted)  # noqa: E731
+    compiled = jax.jit(jax.grad(loss, has_aux=True)).lower(0.7).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes / (8 * N) <= 30
+    _, steps = jax.block_until_ready(compiled(0.7))
+    jax.effects_barrier()
+    assert steps == K
+    assert K + 30 <= len(count) <= K + 4 * 30
 
 
 def test_only_what_is_differentiated_is_paid_for():

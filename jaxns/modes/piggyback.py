@@ -19,11 +19,12 @@ from jaxns.modes.rule import (
     is_symbolic_zero,
     unwrap,
 )
-from jaxns.struct import static, struct
+from jaxns.struct import settle, static, struct
 from jaxns.tree import Tree
 
 BUDGET = 128  # iterates that the stored states may fill, unless told otherwise
 LEAST, MOST = 16, 96  # states stored, however large or small they are
+MOST_STEPS = 2**31 - 1  # that a run can count
 
 
 @struct
@@ -43,6 +44,11 @@ class Piggyback:
 
     direction: "reverse" (`grad`, `vjp`, `jacrev`; forward over reverse for `hessian`) or "both"
         (`jvp` and `jacfwd` too, first derivatives only).
+    last: differentiate the last `last` of the K steps only: J_{K − last} = 0, and the reverse pass
+        ends there. The derivative in x0 is then zero. At a fixed point the derivative misses
+        A^last J, at most ρ^last ‖J‖ where ‖A‖ ≤ ρ (arXiv 2305.13768; truncated backpropagation,
+        arXiv 1810.10667), and its time and memory are those of `last` steps. With last ≥ K it is
+        the whole.
     checkpoints: states stored at most. By default 96, or as many as fill 128 iterates (a state of
         an accelerated iteration is two or more) but 16 at least, or fewer when `max_steps` is so
         small that 2 √max_steps are enough: two recomputations suffice up to K = 1536 for a plain
@@ -51,17 +57,22 @@ class Piggyback:
 
     direction: str = static(default="reverse")
     checkpoints: int | None = static(default=None)
+    last: int | None = static(default=None)
 
     def __post_init__(self) -> None:
         validate.choice("direction", self.direction, ("reverse", "both"))
         if self.checkpoints is not None and self.checkpoints < 4:
             raise ValueError(f"checkpoints must be at least 4, got {self.checkpoints}")
+        if self.last is not None:
+            settle(self, "last", validate.positive("last", validate.integer("last", self.last)))
 
     def run(self, iteration: Iteration, theta: Any, z0: Tree, stop: Stop) -> Run:
         leaves, structure = jax.tree.flatten(theta)
-        known = isinstance(stop.max_steps, int)
-        enough = 2 * math.isqrt(stop.max_steps) + 4 if known else BUDGET
-        task = _Task(iteration, structure, self.checkpoints, min(enough, BUDGET))
+        most = stop.max_steps if isinstance(stop.max_steps, int) else MOST_STEPS
+        length = most if self.last is None else min(self.last, most)
+        enough = min(2 * math.isqrt(length) + 4, BUDGET)
+        last = length if length < most else None
+        task = _Task(iteration, structure, self.checkpoints, enough, last)
         return (_both if self.direction == "both" else _reverse)(task, leaves, z0, stop)
 
     def cost(self, steps: Any, adjoint_steps: Any, size: int, itemsize: int) -> tuple[Any, Any]:
@@ -73,12 +84,14 @@ class _Task(NamedTuple):
     """What is static: the iteration, the structure of θ, and how much to store.
 
     states: how many, if that was said.   enough: how many are never too few.
+    last: how many steps at the end are differentiated, or None for all of them.
     """
 
     iteration: Iteration
     structure: Any
     states: int | None
     enough: int
+    last: int | None
 
     def slots(self, z: Tree, control: Any) -> int:
         """Half of the states to store, even: for the run, and for the stretch being reversed."""
@@ -86,6 +99,13 @@ class _Task(NamedTuple):
         fitting = min(max(BUDGET // iterates, LEAST), MOST)
         states = self.states or min(fitting, self.enough)
         return max(2, states // 4 * 2)
+
+    def first(self, steps: Array) -> Array:
+        """The first step that is differentiated, of a run of so many."""
+        return 0 * steps if self.last is None else jnp.maximum(steps - self.last, 0)
+
+    def is_whole(self, steps: Array) -> Array:
+        return jnp.asarray(True) if self.last is None else steps <= self.last
 
     def theta(self, leaves: list) -> Any:
         return jax.tree.unflatten(self.structure, leaves)
@@ -102,7 +122,10 @@ class _Task(NamedTuple):
 
 
 class Tape(NamedTuple):
-    """The states at 0, spacing, 2 spacing, … of a run of `steps` steps."""
+    """The states at 0, spacing, 2 spacing, … of a run of `steps` steps: number j in slot j mod c.
+
+    When only the last steps are differentiated, later states take the slots of the earliest.
+    """
 
     states: Tree
     spacing: Array
@@ -111,7 +134,11 @@ class Tape(NamedTuple):
 
 @partial(jax.jit, static_argnums=0)
 def _record(task: _Task, leaves: list, z0: Tree, stop: Stop) -> tuple[Run, Tape]:
-    """Iterate, laying down checkpoints: when the buffer is full, keep every other one."""
+    """Iterate, laying down checkpoints.
+
+    To go back to the start: when the buffer is full, keep every other one. To go back `last` steps:
+    so far apart that c of them always reach that far, each in the place of the earliest.
+    """
     theta = task.theta(leaves)
     start = begin(task.iteration, theta, z0, stop)
     c = task.slots(start.z, start.control)
@@ -119,15 +146,21 @@ def _record(task: _Task, leaves: list, z0: Tree, stop: Stop) -> tuple[Run, Tape]
     def step(carry):
         run, tape = carry
         k = tape.steps
-        slot = jnp.where(k % tape.spacing == 0, k // tape.spacing, c)  # slot c is for waste
-        states = _write(tape.states, slot, (run.z, run.control))
+        slot = jnp.where(k % tape.spacing == 0, (k // tape.spacing) % c, c)  # slot c is for waste
+        state = (run.z, run.control)
+        if task.last is not None:  # under vmap, a lane that has stopped keeps its last states
+            state = tree.where(is_running(run), state, _read(tape.states, slot))
+        states = _write(tape.states, slot, state)
         after = proceed(task.iteration, theta, stop, run)
         run = tree.where(is_running(run), after, run)
         return run, Tape(states, tape.spacing, k + 1)
 
+    def going(carry):
+        return tree.any_lane(is_running(carry[0]))
+
     def room(carry):
-        run, tape = carry
-        return tree.any_lane(is_running(run)) & (tape.steps < c * tape.spacing)
+        _, tape = carry
+        return going(carry) & (tape.steps < c * tape.spacing)
 
     def fill(carry):
         run, tape = tree.while_loop(room, step, carry)
@@ -144,9 +177,9 @@ def _record(task: _Task, leaves: list, z0: Tree, stop: Stop) -> tuple[Run, Tape]
         lambda leaf: jnp.zeros((c + 1, *jnp.shape(leaf)), jnp.result_type(leaf)),
         (start.z, start.control),
     )
-    one = jnp.ones((), jnp.int32)
-    tape = Tape(blank, one, 0 * one)
-    return tree.while_loop(lambda carry: tree.any_lane(is_running(carry[0])), fill, (start, tape))
+    spacing = jnp.asarray(1 if task.last is None else -(-task.last // (c - 1)), jnp.int32)
+    tape = Tape(blank, spacing, 0 * spacing)
+    return tree.while_loop(going, fill if task.last is None else step, (start, tape))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -155,6 +188,7 @@ def _replay_back(task, selection, leaves, z0, run, tape, z_bar):
     active, passive = selection.split(leaves)
     state = _structure((run.z, run.control))
     slots = task.slots(run.z, run.control)
+    begun, ended = task.first(run.progress.steps), run.progress.steps
     blank = at_image(jax.tree.map(jnp.zeros_like, run), z_bar)
     w, _ = _floating((blank.z, blank.control))
 
@@ -183,7 +217,7 @@ def _replay_back(task, selection, leaves, z0, run, tape, z_bar):
         floating, other = _read(stack, top)
         _, pull, _ = jax.vjp(lambda a, s: step(a, s, other), active, floating, has_aux=True)
         grads_k, w_k = pull(w)
-        ran = k <= run.progress.steps  # under vmap, lanes that had stopped are left alone
+        ran = (k > begun) & (k <= ended)  # under vmap, other lanes are left alone
         w = tree.where(ran, w_k, w)
         grads = tree.where(ran, tree.add(grads, grads_k), grads)
         return k - 1, jnp.maximum(top - 1, 0), index, stack, w, grads
@@ -191,9 +225,8 @@ def _replay_back(task, selection, leaves, z0, run, tape, z_bar):
     def stretch(carry):
         """Reverse the steps that follow checkpoint j."""
         j, index, stack, w, grads = carry
-        first = j * tape.spacing
-        last = jnp.minimum(first + tape.spacing, tape.steps)
-        stack = _write(stack, 0, _floating(_read(tape.states, j)))
+        first, last = _stretch(tape, j, begun, ended)
+        stack = _write(stack, 0, _floating(_checkpoint(tape, j)))
         carry = (last, 0 * j, index.at[0].set(first), stack, w, grads)
         _, _, index, stack, w, grads = tree.while_loop(lambda c: c[0] > first, back, carry)
         return j - 1, index, stack, w, grads
@@ -202,7 +235,10 @@ def _replay_back(task, selection, leaves, z0, run, tape, z_bar):
     index = jnp.zeros(slots, jnp.int32)
     blocks = (tape.steps + tape.spacing - 1) // tape.spacing
     carry = (blocks - 1, index, stack, w, tree.zeros_like(active))
-    *_, w, grads = tree.while_loop(lambda c: c[0] >= 0, stretch, carry)
+    *_, w, grads = tree.while_loop(
+        lambda c: tree.any_lane((c[0] + 1) * tape.spacing > begun), stretch, carry
+    )
+    w = tree.where(task.is_whole(ended), w, tree.zeros_like(w))
 
     def start(active, z0):
         floating, other = task.begin(selection.merge(active, passive), z0)
@@ -211,6 +247,17 @@ def _replay_back(task, selection, leaves, z0, run, tape, z_bar):
     _, pull, _ = jax.vjp(start, active, z0, has_aux=True)
     grads_0, z0_bar = pull(w)
     return tree.add(grads, grads_0), z0_bar
+
+
+def _checkpoint(tape: Tape, j: Array) -> Tree:
+    return _read(tape.states, j % (jax.tree.leaves(tape.states)[0].shape[0] - 1))
+
+
+def _stretch(tape: Tape, j: Array, begun: Array, ended: Array) -> tuple[Array, Array]:
+    """The steps from checkpoint j to the next; none if no lane differentiates any of them."""
+    first = j * tape.spacing
+    last = jnp.minimum(first + tape.spacing, tape.steps)
+    return first, jnp.where(tree.any_lane((last > begun) & (first < ended)), last, first)
 
 
 def _stride(gap: Array, free: Array) -> Array:
@@ -251,12 +298,26 @@ def _replay_forward(task, selection, leaves, z0, run, tape, tangents, z0_dot):
         after, after_dots, after_other = jax.jvp(
             step, (active, floating), (tangents, dots), has_aux=True
         )
-        ran = k < run.progress.steps
-        return k + 1, *tree.where(ran, (after, after_dots, after_other), (floating, dots, other))
+        floating, other = tree.where(k < ended, (after, after_other), (floating, other))
+        dots = tree.where((k >= begun) & (k < ended), after_dots, dots)
+        return k + 1, floating, dots, other
 
-    floating, dots, other = jax.jvp(start, (active, z0), (tangents, z0_dot), has_aux=True)
-    carry = (jnp.zeros((), jnp.int32), floating, dots, other)
-    _, _, dots, other = tree.while_loop(lambda c: c[0] < tape.steps, body, carry)
+    def stretch(carry):
+        """Push forward through the steps that follow checkpoint j."""
+        j, dots, _ = carry
+        first, last = _stretch(tape, j, begun, ended)
+        floating, other = _floating(_checkpoint(tape, j))
+        carry = (first, floating, dots, other)
+        _, _, dots, other = tree.while_loop(lambda c: c[0] < last, body, carry)
+        return j + 1, dots, other
+
+    begun, ended = task.first(run.progress.steps), run.progress.steps
+    _, dots, other = jax.jvp(start, (active, z0), (tangents, z0_dot), has_aux=True)
+    dots = tree.where(task.is_whole(ended), dots, tree.zeros_like(dots))
+    j = -tree.over_lanes(-(begun // tape.spacing))
+    _, dots, other = tree.while_loop(
+        lambda c: c[0] * tape.spacing < tape.steps, stretch, (j, dots, other)
+    )
     structure, selection = state
     z, control = jax.tree.unflatten(structure, selection.merge(dots, other))
     return run._replace(z=z, control=control).image
