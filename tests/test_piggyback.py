@@ -105,6 +105,31 @@ def test_at_most_two_recomputed_evaluations_per_step():
     assert K < len(count) <= 3 * K
 
 
+def test_logarithmic_checkpoints():
+    """24 states for 1000 steps, exactly; and with max_steps unknown, what any run may need."""
+    count = []
+    mode = jaxns.Piggyback(checkpoints="logarithmic")
+
+    def loss(t, max_steps, mode=mode):
+        def counted(z, t):
+            jax.debug.callback(lambda: count.append(1))
+            return slow(z, t)
+
+        stop = jaxns.Stop(tol=None, max_steps=max_steps)
+        return jnp.sum(jaxns.fixed_point(counted, jnp.ones(N), t, mode=mode, stop=stop).x)
+
+    expected = jax.grad(lambda t: loss(t, 1000, jaxns.Piggyback()))(0.7)
+    count.clear()
+    compiled = jax.jit(jax.grad(loss), static_argnums=1).lower(0.7, 1000).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes / (8 * N) <= 24 + 8
+    np.testing.assert_allclose(compiled(0.7), expected, rtol=1e-13)
+    jax.effects_barrier()
+    assert 4 * 1000 < len(count) <= 4.5 * 1000
+    np.testing.assert_allclose(jax.jit(jax.grad(loss))(0.7, 1000), expected, rtol=1e-13)
+    with pytest.raises(ValueError, match="logarithmic"):
+        jaxns.Piggyback(checkpoints="linear")
+
+
 def test_an_accelerated_run_of_800_steps():
     """The same promises for a state of two vectors: 150 iterates, two recomputed evaluations."""
     count = []

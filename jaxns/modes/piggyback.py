@@ -52,16 +52,21 @@ class Piggyback:
     checkpoints: states stored at most. By default 96, or as many as fill 128 iterates (a state of
         an accelerated iteration is two or more) but 16 at least, or fewer when `max_steps` is so
         small that 2 √max_steps are enough: two recomputations suffice up to K = 1536 for a plain
-        map, and K = 1024 for an accelerated one.
+        map, and K = 1024 for an accelerated one. "logarithmic" stores about 2 log₂ n, n the steps
+        that may be reversed (`max_steps` or `last`; 2³¹ if it is not known when tracing), for about
+        log K recomputations of each step: with K = n = 10³, 10⁴, 10⁵ it stores 24, 32, 36 states
+        and evaluates F 3.5, 4.5, 5.5 times a step going back, against 2.0, 2.8, 3.9 by default.
     """
 
     direction: str = static(default="reverse")
-    checkpoints: int | None = static(default=None)
+    checkpoints: int | str | None = static(default=None)
     last: int | None = static(default=None)
 
     def __post_init__(self) -> None:
         validate.choice("direction", self.direction, ("reverse", "both"))
-        if self.checkpoints is not None and self.checkpoints < 4:
+        if isinstance(self.checkpoints, str):
+            validate.choice("checkpoints", self.checkpoints, ("logarithmic",))
+        elif self.checkpoints is not None and self.checkpoints < 4:
             raise ValueError(f"checkpoints must be at least 4, got {self.checkpoints}")
         if self.last is not None:
             settle(self, "last", validate.positive("last", validate.integer("last", self.last)))
@@ -72,7 +77,9 @@ class Piggyback:
         length = most if self.last is None else min(self.last, most)
         enough = min(2 * math.isqrt(length) + 4, BUDGET)
         last = length if length < most else None
-        task = _Task(iteration, structure, self.checkpoints, enough, last)
+        logarithmic = 4 * (length.bit_length() // 2 + 1)
+        states = logarithmic if isinstance(self.checkpoints, str) else self.checkpoints
+        task = _Task(iteration, structure, states, enough, last)
         return (_both if self.direction == "both" else _reverse)(task, leaves, z0, stop)
 
     def cost(self, steps: Any, adjoint_steps: Any, size: int, itemsize: int) -> tuple[Any, Any]:
