@@ -309,6 +309,38 @@ def test_the_last_steps_cost_what_they_are():
     assert K + 30 <= len(count) <= K + 4 * 30
 
 
+def test_a_jacobian_forward_iterates_once_for_all_columns():
+    """Ridge with 20 penalties: F is evaluated in one run and in one replay, not for each column."""
+    rows, steps, n = [], 400, 20
+    rng = np.random.default_rng(0)
+    Q, c = jnp.asarray(rng.normal(size=(n, n)) / 10), jnp.asarray(rng.normal(size=n))
+    H = Q @ Q.T
+
+    def F(z, penalties):
+        jax.debug.callback(lambda _: rows.append(1), z)  # vmap calls it for each lane of z
+        return z - 0.3 * (H @ z - c + penalties * z)
+
+    def solution(penalties):
+        mode, stop = jaxns.Piggyback("both"), jaxns.Stop(tol=None, max_steps=steps)
+        return jaxns.fixed_point(F, jnp.zeros(n), penalties, mode=mode, stop=stop).x
+
+    def exact(penalties):
+        inverse = jnp.linalg.inv(H + jnp.diag(penalties))
+        return -inverse * (inverse @ c)
+
+    some = jnp.linspace(0.5, 1.0, n)
+    pair = jnp.stack([some, some[::-1]])
+    jacobian = jax.jit(jax.jacfwd(solution))
+    for lanes, found, expected in (
+        (1, lambda: jacobian(some), exact(some)),
+        (2, lambda: jax.vmap(jacobian)(pair), jax.vmap(exact)(pair)),
+    ):
+        rows.clear()
+        np.testing.assert_allclose(found(), expected, rtol=1e-10, atol=1e-13)
+        jax.effects_barrier()
+        assert lanes * 2 * steps <= len(rows) <= lanes * (2 * steps + 4)
+
+
 def test_only_what_is_differentiated_is_paid_for():
     """Data that need no derivative cost the backward pass nothing: no outer product per step."""
     n, p = 400, 300
