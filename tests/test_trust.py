@@ -100,6 +100,61 @@ def test_an_unsolved_adjoint_is_refused():
     np.testing.assert_allclose(jax.grad(loss)(0.3, jaxns.Implicit(), determined), 2.0)
 
 
+def _lanes(a, t):
+    """z₀ = t/(1 − ½), and z₁ has a derivative unless a = 1; reached in a step from z₁ = 1."""
+    return lambda z: jnp.array([0.5 * z[0] + t, a * z[1] + (1 - a)])
+
+
+def _adjoint_loss(t, a, policy):
+    mode = jaxns.Implicit(on_failure=policy)
+    z = jaxns.fixed_point(_lanes(a, t), jnp.array([2 * t, 1.0]), mode=mode).x
+    return jnp.sum(z)
+
+
+def _solve_loss(t, a, policy):
+    """Contracts by a: at a = 1 − 1e-6 the steps do not suffice."""
+    stop = Stop(tol=1e-9, max_steps=100, on_failure=policy)
+    return jaxns.fixed_point(lambda z: a * z + (1 - a) * t**2, jnp.zeros(()), stop=stop).x
+
+
+DERIVATIVES = {
+    "grad": jax.grad,
+    "jit(grad)": lambda f: jax.jit(jax.grad(f), static_argnums=2),
+    "jacrev": jax.jacrev,
+    "vmap(grad)": lambda f: (
+        lambda t, a, policy: jax.vmap(jax.grad(lambda t, a: f(t, a, policy)))(
+            jnp.stack([t, t]), jnp.stack([jnp.asarray(0.5), a])
+        )
+    ),
+}
+# Loss, the a at which it fails, its derivative otherwise, and where "raise" can raise: jacrev
+# batches its backward pass.
+FAILURES = {
+    "solve": (_solve_loss, 1 - 1e-6, 3.0, {"grad", "jacrev"}),
+    "adjoint": (_adjoint_loss, 1.0, 2.0, {"grad"}),
+}
+
+
+@pytest.mark.parametrize("policy", ["raise", "nan", "ignore"])
+@pytest.mark.parametrize(
+    "derivative",
+    [pytest.param(d, marks=pytest.mark.slow) if d == "jacrev" else d for d in DERIVATIVES],
+)
+@pytest.mark.parametrize("failing", FAILURES)
+def test_failure_policy(failing, derivative, policy):
+    """Under "raise" it raises where it can be seen, and is NaN elsewhere, lane by lane."""
+    loss, bad, right, raising = FAILURES[failing]
+    run = lambda a: DERIVATIVES[derivative](loss)(1.5, jnp.asarray(a), policy)  # noqa: E731
+    np.testing.assert_allclose(run(0.5), right, rtol=1e-8)
+    if policy == "raise" and derivative in raising:
+        with pytest.raises(jaxns.ConvergenceError, match="on_failure"):
+            run(bad)
+        return
+    *others, found = np.atleast_1d(run(bad))
+    np.testing.assert_allclose(others, [right] * len(others), rtol=1e-8)
+    assert np.isfinite(found) == (policy == "ignore")
+
+
 def test_too_few_adjoint_steps_are_refused():
     mode = jaxns.Implicit(method="neumann", max_steps=2)
     with pytest.raises(jaxns.ConvergenceError, match="linear system"):

@@ -43,7 +43,8 @@ class Implicit:
     precondition: a function v ↦ M v on pytrees like z, linear, with M ≈ (I − A)⁻¹; symmetric
         positive definite for "cg".
     on_failure: as on `Stop`, for a linear system that did not reach its tolerance. "raise" can
-        raise in an eager backward pass and gives NaN everywhere else.
+        raise in an eager backward pass and gives NaN everywhere else (`jit`, `vmap`, and `jacrev`,
+        which batches its backward pass).
     start: where the reverse system starts, a pytree like z: the `adjoint` of an earlier `Probe`.
     probe: a `Probe`, whose "gradient" tells how the backward pass went.
     """
