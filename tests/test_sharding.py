@@ -24,6 +24,8 @@ def loss(penalty, A=A, b=b):
     return jnp.sum(jaxns.solve(jaxns.problems.lasso(A, b, penalty), mode=mode).x ** 2)
 
 gradient = jax.vmap(jax.grad(loss))(penalties)
+ahead, behind = (jax.vmap(loss)(penalties + h) for h in (1e-5, -1e-5))
+np.testing.assert_allclose(gradient, (ahead - behind) / 2e-5, rtol=1e-6)
 for rows, columns in [("i", None), (None, "i")]:
     sharded = jax.device_put(A, NamedSharding(mesh, P(rows, columns)))
     assert len(sharded.sharding.device_set) == 4
@@ -34,6 +36,8 @@ spread = jax.jit(jax.shard_map(jax.vmap(loss), mesh=mesh, in_specs=P("i"), out_s
 np.testing.assert_allclose(spread(penalties), jax.vmap(loss)(penalties), rtol=1e-12)
 found = jax.jit(jax.grad(lambda p: spread(p).sum()))(penalties)
 np.testing.assert_allclose(found, gradient, rtol=1e-12)
+within = jax.shard_map(jax.vmap(jax.grad(loss)), mesh=mesh, in_specs=P("i"), out_specs=P("i"))
+np.testing.assert_allclose(jax.jit(within)(penalties), gradient, rtol=1e-12)
 if mode.direction == "both":
     _, found = jax.jvp(spread, (penalties,), (jnp.ones(8),))
     np.testing.assert_allclose(found, gradient, rtol=1e-12)
@@ -41,19 +45,25 @@ print("all close")
 """
 
 
+MODES = [
+    f"jaxns.{mode}({arguments}direction={direction!r})"
+    for mode, arguments in [
+        ("Implicit", ""),
+        ("OneStep", "300, "),
+        ("Piggyback", ""),
+        ("Piggyback", "last=2000, "),
+        ("Piggyback", "checkpoints='logarithmic', "),
+    ]
+    for direction in ("reverse", "both")
+]
+DEFAULT = "jaxns.Piggyback(last=2000, direction='both')"
+
+
 @pytest.mark.parametrize(
-    ("mode", "direction"),
-    [
-        pytest.param("Implicit", "reverse", marks=pytest.mark.slow),
-        ("Piggyback", "both"),
-        pytest.param("Implicit", "both", marks=pytest.mark.slow),
-        pytest.param("Piggyback", "reverse", marks=pytest.mark.slow),
-        pytest.param("OneStep", "reverse", marks=pytest.mark.slow),
-        pytest.param("OneStep", "both", marks=pytest.mark.slow),
-    ],
+    "mode", [m if m == DEFAULT else pytest.param(m, marks=pytest.mark.slow) for m in MODES]
 )
-def test_four_devices(mode, direction):
-    program = PROGRAM.format(mode=f"jaxns.{mode}(direction={direction!r})")
+def test_four_devices(mode):
+    program = PROGRAM.format(mode=mode)
     flags = "--xla_force_host_platform_device_count=4"
     done = subprocess.run(
         [sys.executable, "-c", program],
