@@ -276,11 +276,6 @@ def read(iteration: Iteration, theta: Any, z: Tree, control: Any) -> Tree:
 def _run(iteration, theta, z0, mode, stop, name):
     try:
         run = mode.run(iteration, theta, z0, stop)
-    except TypeError as error:
-        if "forward-mode" in str(error) and "custom_vjp" in str(error):
-            message = f"for forward-mode derivatives pass {type(mode).__name__}(direction='both')"
-            raise TypeError(message) from error
-        raise
     except NotImplementedError as error:
         if "shard_map" in str(error):
             name = type(mode).__name__

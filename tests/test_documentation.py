@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import solver_table
+import transformation_table
 
 import jaxns
 
@@ -71,6 +72,11 @@ def test_table_of_functions_is_complete():
 
 def test_table_of_problems_is_what_the_code_says():
     assert section(README, "problems") == solver_table.table()
+
+
+def test_table_of_transformations_is_what_the_tests_hold():
+    page = ROOT / "docs" / "transformations.md"
+    assert section(page, "transformations") == transformation_table.table()
 
 
 def test_every_builder_and_mode_is_named():

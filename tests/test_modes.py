@@ -1,6 +1,4 @@
-"""Mode × direction × transformation, every cell against a closed form or a stated refusal."""
-
-import functools
+"""The modes against closed forms; under transformations, see test_transformations.py."""
 
 import jax
 import jax.numpy as jnp
@@ -35,60 +33,6 @@ MODES = {
     "Piggyback": jaxns.Piggyback(),
     "Piggyback-both": jaxns.Piggyback(direction="both"),
 }
-jvp = lambda f: lambda t: jax.jvp(f, (t,), (1.0,))[1]  # noqa: E731
-TRANSFORMATIONS = {
-    "grad": (jax.grad, 1),
-    "jit(grad)": (lambda f: jax.jit(jax.grad(f)), 1),
-    "grad(jit)": (lambda f: jax.grad(jax.jit(f)), 1),
-    "vmap(grad)": (lambda f: lambda t: jax.vmap(jax.grad(f))(jnp.stack([t, t + 1]))[0], 1),
-    "grad(vmap)": (
-        lambda f: lambda t: jax.grad(lambda u: jax.vmap(f)(u).sum())(jnp.stack([t, t + 1]))[0],
-        1,
-    ),
-    "grad(checkpoint)": (lambda f: jax.grad(jax.checkpoint(f)), 1),
-    "grad(scan)": (
-        lambda f: jax.grad(lambda t: jax.lax.scan(lambda s, _: (s + f(t), None), 0.0, length=1)[0]),
-        1,
-    ),
-    "jvp": (jvp, 1),
-    "jacfwd": (jax.jacfwd, 1),
-    "vmap(jvp)": (lambda f: lambda t: jax.vmap(jvp(f))(jnp.stack([t, t + 1]))[0], 1),
-    "linearize": (lambda f: lambda t: jax.linearize(f, t)[1](1.0), 1),
-    "hessian": (jax.hessian, 2),
-    "grad(grad)": (lambda f: jax.grad(jax.grad(f)), 2),
-    "jacfwd(jacfwd)": (lambda f: jax.jacfwd(jax.jacfwd(f)), 2),
-    "jacrev(jacfwd)": (lambda f: jax.jacrev(jax.jacfwd(f)), 2),
-}
-FORWARD_FIRST = {"jvp", "jacfwd", "vmap(jvp)", "linearize", "jacfwd(jacfwd)", "jacrev(jacfwd)"}
-REFUSED = {
-    (mode, transformation): "direction='both'"
-    for mode in ("Implicit", "OneStep", "Piggyback")
-    for transformation in FORWARD_FIRST - {"linearize"}
-}
-REFUSED |= {(mode, "linearize"): "custom_vjp" for mode in ("Implicit", "OneStep", "Piggyback")}
-REFUSED |= {("Piggyback", "grad(grad)"): "Reverse-mode differentiation does not work"}
-REFUSED |= {
-    ("Piggyback-both", name): "first derivatives only"
-    for name, (_, order) in TRANSFORMATIONS.items()
-    if order == 2
-}
-
-
-@functools.cache
-def truth(order):
-    return float((jax.grad if order == 1 else jax.hessian)(exact)(0.3))
-
-
-@pytest.mark.parametrize("transformation", TRANSFORMATIONS)
-@pytest.mark.parametrize("mode", MODES)
-def test_transformation(mode, transformation):
-    transform, order = TRANSFORMATIONS[transformation]
-    f = transform(lambda t: solved(t, MODES[mode]))
-    if (mode, transformation) in REFUSED:
-        with pytest.raises((TypeError, ValueError), match=REFUSED[mode, transformation]):
-            f(jnp.asarray(0.3))
-    else:
-        np.testing.assert_allclose(f(jnp.asarray(0.3)), truth(order), rtol=1e-9)
 
 
 @pytest.mark.parametrize("K", [1, 2, 5, 20])
@@ -147,7 +91,7 @@ def test_every_linear_method_gives_the_same_derivative(method):
     for direction in ("reverse", "both"):
         mode = jaxns.Implicit(method=method, direction=direction)
         found = jax.grad(lambda t, m=mode: solved(t, m))(0.3)
-        np.testing.assert_allclose(found, truth(1), rtol=1e-10)
+        np.testing.assert_allclose(found, jax.grad(exact)(0.3), rtol=1e-10)
 
 
 def test_fixed_point_over_pytrees_and_two_parameters():

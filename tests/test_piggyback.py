@@ -10,7 +10,7 @@ from cases import PROBLEMS, central_difference
 
 import jaxns
 from jaxns.functions import L1, Smooth
-from jaxns.modes.piggyback import _stride
+from jaxns.modes.tape import stride
 
 N = 2000
 RATES = jnp.linspace(0.1, 0.9, N)
@@ -362,9 +362,9 @@ def test_strides_reverse_any_gap():
     """The schedule never runs out of slots, and stores every state when they all fit."""
     for free in (1, 2, 5, 63):
         for gap in (1, 2, free, free + 1, 4 * free, 1000):
-            stride = int(_stride(jnp.asarray(gap), jnp.asarray(free)))
-            assert 1 <= stride <= gap
+            length = int(stride(jnp.asarray(gap), jnp.asarray(free)))
+            assert 1 <= length <= gap
             if gap <= free:
-                assert stride == 1
+                assert length == 1
             if free == 1:
-                assert stride == gap
+                assert length == gap

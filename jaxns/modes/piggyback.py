@@ -12,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxns import tree, validate
 from jaxns.fixed_point import Iteration, Run, Stop, begin, is_running, move, proceed
+from jaxns.modes.oneway import forward_only, reverse_only
 from jaxns.modes.rule import (
     Selection,
     at_image,
@@ -19,6 +20,7 @@ from jaxns.modes.rule import (
     is_symbolic_zero,
     unwrap,
 )
+from jaxns.modes.tape import Tape, checkpoint, read, steps_after, stride, write
 from jaxns.struct import settle, static, struct
 from jaxns.tree import Tree
 
@@ -80,7 +82,9 @@ class Piggyback:
         logarithmic = 4 * (length.bit_length() // 2 + 1)
         states = logarithmic if isinstance(self.checkpoints, str) else self.checkpoints
         task = _Task(iteration, structure, states, enough, last)
-        return (_both if self.direction == "both" else _reverse)(task, leaves, z0, stop)
+        if self.direction == "both":
+            return _both(task, leaves, z0, stop)
+        return _reverse(task, *reverse_only((leaves, z0), _FORWARD), stop)
 
     def cost(self, steps: Any, adjoint_steps: Any, size: int, itemsize: int) -> tuple[Any, Any]:
         """Evaluations and bytes: each step twice more forward and once back; the states stored."""
@@ -128,17 +132,6 @@ class _Task(NamedTuple):
         return _floating(move(self.iteration, self.theta(leaves), z, control))
 
 
-class Tape(NamedTuple):
-    """The states at 0, spacing, 2 spacing, … of a run of `steps` steps: number j in slot j mod c.
-
-    When only the last steps are differentiated, later states take the slots of the earliest.
-    """
-
-    states: Tree
-    spacing: Array
-    steps: Array
-
-
 @partial(jax.jit, static_argnums=0)
 def _record(task: _Task, leaves: list, z0: Tree, stop: Stop) -> tuple[Run, Tape]:
     """Iterate, laying down checkpoints.
@@ -156,8 +149,8 @@ def _record(task: _Task, leaves: list, z0: Tree, stop: Stop) -> tuple[Run, Tape]
         slot = jnp.where(k % tape.spacing == 0, (k // tape.spacing) % c, c)  # slot c is for waste
         state = (run.z, run.control)
         if task.last is not None:  # under vmap, a lane that has stopped keeps its last states
-            state = tree.where(is_running(run), state, _read(tape.states, slot))
-        states = _write(tape.states, slot, state)
+            state = tree.where(is_running(run), state, read(tape.states, slot))
+        states = write(tape.states, slot, state)
         after = proceed(task.iteration, theta, stop, run)
         run = tree.where(is_running(run), after, run)
         return run, Tape(states, tape.spacing, k + 1)
@@ -175,7 +168,7 @@ def _record(task: _Task, leaves: list, z0: Tree, stop: Stop) -> tuple[Run, Tape]
         states = lax.fori_loop(  # in place
             1,
             jnp.where(full, c // 2, 0),
-            lambda i, s: _write(s, i, _read(s, 2 * i)),
+            lambda i, s: write(s, i, read(s, 2 * i)),
             tape.states,
         )
         return run, Tape(states, jnp.where(full, 2 * tape.spacing, tape.spacing), tape.steps)
@@ -207,12 +200,12 @@ def _replay_back(task, selection, leaves, z0, run, tape, z_bar):
 
         def body(carry):
             top, index, stack = carry
-            stride = _stride(goal - index[top], slots - 1 - top)
-            point = lax.fori_loop(0, stride, lambda _, s: step(active, *s), _read(stack, top))
+            length = stride(goal - index[top], slots - 1 - top)
+            point = lax.fori_loop(0, length, lambda _, s: step(active, *s), read(stack, top))
             return (
                 top + 1,
-                index.at[top + 1].set(index[top] + stride),
-                _write(stack, top + 1, point),
+                index.at[top + 1].set(index[top] + length),
+                write(stack, top + 1, point),
             )
 
         return tree.while_loop(lambda c: c[1][c[0]] < goal, body, (top, index, stack))
@@ -221,7 +214,7 @@ def _replay_back(task, selection, leaves, z0, run, tape, z_bar):
         """Reverse the step from state k − 1 to state k."""
         k, top, index, stack, w, grads = carry
         top, index, stack = climb(k - 1, top, index, stack)
-        floating, other = _read(stack, top)
+        floating, other = read(stack, top)
         _, pull, _ = jax.vjp(lambda a, s: step(a, s, other), active, floating, has_aux=True)
         grads_k, w_k = pull(w)
         ran = (k > begun) & (k <= ended)  # under vmap, other lanes are left alone
@@ -232,8 +225,8 @@ def _replay_back(task, selection, leaves, z0, run, tape, z_bar):
     def stretch(carry):
         """Reverse the steps that follow checkpoint j."""
         j, index, stack, w, grads = carry
-        first, last = _stretch(tape, j, begun, ended)
-        stack = _write(stack, 0, _floating(_checkpoint(tape, j)))
+        first, last = steps_after(tape, j, begun, ended)
+        stack = write(stack, 0, _floating(checkpoint(tape, j)))
         carry = (last, 0 * j, index.at[0].set(first), stack, w, grads)
         _, _, index, stack, w, grads = tree.while_loop(lambda c: c[0] > first, back, carry)
         return j - 1, index, stack, w, grads
@@ -254,37 +247,6 @@ def _replay_back(task, selection, leaves, z0, run, tape, z_bar):
     _, pull, _ = jax.vjp(start, active, z0, has_aux=True)
     grads_0, z0_bar = pull(w)
     return tree.add(grads, grads_0), z0_bar
-
-
-def _checkpoint(tape: Tape, j: Array) -> Tree:
-    return _read(tape.states, j % (jax.tree.leaves(tape.states)[0].shape[0] - 1))
-
-
-def _stretch(tape: Tape, j: Array, begun: Array, ended: Array) -> tuple[Array, Array]:
-    """The steps from checkpoint j to the next; none if no lane differentiates any of them."""
-    first = j * tape.spacing
-    last = jnp.minimum(first + tape.spacing, tape.steps)
-    return first, jnp.where(tree.any_lane((last > begun) & (first < ended)), last, first)
-
-
-def _stride(gap: Array, free: Array) -> Array:
-    """How far to go before storing the next state, with `free` slots left for a gap of steps.
-
-    β(s, r) = (s + r − 1 choose r) steps can be reversed with s free slots and at most r − 1 extra
-    evaluations of each (Griewank and Walther 2000); keep what follows within β(free − 1, r).
-    """
-    orders = range(1, 8)
-
-    def reach(slots):
-        values, product = [], jnp.ones(())
-        for r in orders:
-            product = product * (slots + r - 1) / r
-            values.append(product)
-        return jnp.stack(values)
-
-    order = jnp.argmax(reach(free) >= gap)
-    rest = jnp.minimum(reach(free - 1)[order], gap - 1).astype(jnp.int32)
-    return jnp.where(free <= 1, gap, gap - rest)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -312,8 +274,8 @@ def _replay_forward(task, selection, leaves, z0, run, tape, tangents, z0_dot):
     def stretch(carry):
         """Push forward through the steps that follow checkpoint j."""
         j, dots, _ = carry
-        first, last = _stretch(tape, j, begun, ended)
-        floating, other = _floating(_checkpoint(tape, j))
+        first, last = steps_after(tape, j, begun, ended)
+        floating, other = _floating(checkpoint(tape, j))
         carry = (first, floating, dots, other)
         _, _, dots, other = tree.while_loop(lambda c: c[0] < last, body, carry)
         return j + 1, dots, other
@@ -338,13 +300,13 @@ def _reverse(task: _Task, leaves: list, z0: Tree, stop: Stop) -> Run:
 def _forward_pass(task: _Task, leaves: list, z0: Tree, stop: Stop):
     selection, (leaves, z0, stop) = unwrap(leaves, z0, stop)
     run, tape = _record(task, leaves, z0, stop)
-    return run, (selection, leaves, z0, run, tape)
+    return forward_only(run, _TWICE), (selection, leaves, z0, run, tape)
 
 
 def _backward_pass(task: _Task, saved: tuple, cotangent: Run):
     selection, *rest = saved
     z_bar = jax.tree.map(instantiate, cotangent.image, is_leaf=is_symbolic_zero)
-    grads, z0_bar = _replay_back(task, selection, *rest, z_bar)
+    grads, z0_bar = forward_only(_replay_back(task, selection, *rest, z_bar), _TWICE)
     return selection.merge(grads, [None] * selection.wanted.count(False)), z0_bar, None
 
 
@@ -413,6 +375,13 @@ def _(primals, tangents):
     )
 
 
+_FORWARD = "for forward-mode derivatives pass Piggyback(direction='both')"
+_TWICE = (
+    "Piggyback's reverse pass cannot be reversed again: for second derivatives use forward over "
+    "reverse (jax.hessian, or jax.jacfwd of jax.grad), or Implicit(), which has grad of grad"
+)
+
+
 def _floating(state: Tree) -> tuple[list, list]:
     leaves = jax.tree.leaves(state)
     return _structure(state)[1].split(leaves)
@@ -422,15 +391,3 @@ def _structure(state: Tree) -> tuple[Any, Selection]:
     leaves, structure = jax.tree.flatten(state)
     floating = tuple(jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves)
     return structure, Selection(floating)
-
-
-def _read(stack: Tree, i: Array) -> Tree:
-    return jax.tree.map(lambda s: lax.dynamic_index_in_dim(s, i, keepdims=False), stack)
-
-
-def _write(stack: Tree, i: Array | int, value: Tree) -> Tree:
-    return jax.tree.map(
-        lambda s, v: lax.dynamic_update_index_in_dim(s, jnp.asarray(v, s.dtype), i, 0),
-        stack,
-        value,
-    )

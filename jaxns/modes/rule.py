@@ -25,6 +25,7 @@ from jax.flatten_util import ravel_pytree
 from jaxns import linear, tree
 from jaxns.fixed_point import Iteration, Run, Stop, iterate
 from jaxns.modes import probe
+from jaxns.modes.oneway import reverse_only
 from jaxns.struct import is_static, replace
 from jaxns.tree import Tree
 
@@ -69,8 +70,11 @@ class Selection:
 def run(iteration: Iteration, theta: Any, z0: Tree, stop: Stop, mode: Any) -> Run:
     """Iterate, with `mode`'s rule attached in the direction it asks for."""
     leaves, structure = jax.tree.flatten(theta)
-    rule = _both if mode.direction == "both" else _reverse
-    return rule(_Flat(iteration, structure), leaves, z0, stop, mode)
+    flat = _Flat(iteration, structure)
+    if mode.direction == "both":
+        return _both(flat, leaves, z0, stop, mode)
+    remedy = f"for forward-mode derivatives pass {type(mode).__name__}(direction='both')"
+    return _reverse(flat, *reverse_only((leaves, z0), remedy), stop, mode)
 
 
 class _Flat:
