@@ -117,6 +117,13 @@ def between(name: str, value: Any, low: float, high: float) -> Any:
     return value
 
 
+def within(name: str, value: Any, low: float, high: float) -> Any:
+    """Numbers in the closed interval."""
+    if is_known(value) and not np.all((low <= np.asarray(value)) & (np.asarray(value) <= high)):
+        raise ValueError(f"{name} must lie in [{low}, {high}], got {_brief(value)}")
+    return value
+
+
 def same_length(name: str, value: Any, other: str, length: int) -> None:
     if value.shape[0] != length:
         raise ValueError(

@@ -18,7 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 CARRIERS = {"struct", "tree", "validate"}
 EVERYTHING = {
     *CARRIERS, "closure", "operators", "linear", "fixed_point", "modes", "solve", "functions",
-    "problems", "solvers", "divergence", "trust", "jaxns",
+    "problems", "solvers", "divergence", "nonsmooth", "trust", "jaxns",
 }  # fmt: skip
 
 # Which rooms of the package (its modules and subpackages) a room may import. A new room gets a row.
@@ -34,6 +34,7 @@ ARROWS: dict[str, set[str]] = {
     "modes": CARRIERS | {"linear", "fixed_point"},
     "solve": CARRIERS | {"closure", "fixed_point", "modes"},
     "functions": CARRIERS | {"closure", "operators"},
+    "nonsmooth": CARRIERS | {"functions"},
     "problems": CARRIERS | {"closure", "operators", "functions"},
     "solvers": CARRIERS | {"linear", "operators"},
     "trust": CARRIERS | {"linear", "fixed_point", "modes", "solve"},
@@ -46,6 +47,7 @@ ARROWS: dict[str, set[str]] = {
         "modes",
         "solve",
         "functions",
+        "nonsmooth",
         "problems",
         "solvers",
         "trust",

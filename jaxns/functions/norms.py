@@ -8,20 +8,25 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from jaxns import tree, validate
 from jaxns.struct import settle, struct
 from jaxns.tree import Tree
 
 
-def soft_threshold(x: Array, threshold: Any) -> Array:
+def soft_threshold(x: Array, threshold: Any, at_kink: Any = None) -> Array:
     """sign(x) max(|x| − threshold, 0), with derivative 0 at the kink (docs/kinks.md); NaN stays.
 
     A threshold of 0 has no kink: the identity, with derivative 1 everywhere.
+    at_kink: another derivative at the kink, s in x and −sign(x) s in the threshold.
     """
     zero = (jnp.abs(x) <= threshold) & (threshold > 0)
-    return jnp.where(zero, 0, x - threshold * jnp.sign(x)).astype(x.dtype)
+    moved = x - threshold * jnp.sign(x)
+    still = 0
+    if at_kink is not None:
+        still = jnp.where(jnp.abs(x) == threshold, lax.stop_gradient(at_kink) * moved, 0)
+    return jnp.where(zero, still, moved).astype(x.dtype)
 
 
 def shrink(x: Array, by: Any) -> Array:
@@ -72,22 +77,31 @@ class L1:
 
     penalty: a number ≥ 0, an array that broadcasts against x (one per coordinate), or a pytree of
         these matching the structure of x.
+    at_kink: the derivative of the prox where |xⱼ| = step·penaltyⱼ > 0, in [0, 1], given as the
+        penalty is; by default 0. That in the threshold is −sign(xⱼ) times it (docs/kinks.md).
     """
 
     penalty: Any
+    at_kink: Any = None
 
     def __post_init__(self) -> None:
         settle(self, "penalty", validate.coefficients("penalty", self.penalty))
+        settle(self, "at_kink", _element(self.at_kink))
 
     def separate(self, x: Array) -> tuple[None, "L1"]:
-        return None, L1(repeat("penalty", self.penalty, x))
+        at_kink = None if self.at_kink is None else repeat("at_kink", self.at_kink, x)
+        return None, L1(repeat("penalty", self.penalty, x), at_kink)
 
     def __call__(self, x: Tree) -> Array:
         return weighted_l1(per_leaf("penalty", self.penalty, x), x)
 
     def prox(self, x: Tree, step: Any) -> Tree:
         penalty = per_leaf("penalty", self.penalty, x)
-        return jax.tree.map(lambda p, xi: soft_threshold(xi, step * p), penalty, x)
+
+        def threshold(p, xi, s=None):
+            return soft_threshold(xi, step * p, s)
+
+        return jax.tree.map(threshold, penalty, x, *_chosen(self.at_kink, x))
 
     def support(self, x: Tree) -> Tree:
         penalty = per_leaf("penalty", self.penalty, x)
@@ -137,17 +151,23 @@ class SquaredL2:
 
 @struct
 class ElasticNet:
-    """Σⱼ l1ⱼ |xⱼ| + ½ Σⱼ l2ⱼ xⱼ².   l1, l2: as the penalty of `L1`."""
+    """Σⱼ l1ⱼ |xⱼ| + ½ Σⱼ l2ⱼ xⱼ².   l1, l2: as the penalty of `L1`.
+
+    at_kink: as that of `L1`, before shrinkage.
+    """
 
     l1: Any
     l2: Any
+    at_kink: Any = None
 
     def __post_init__(self) -> None:
         settle(self, "l1", validate.coefficients("l1", self.l1))
         settle(self, "l2", validate.coefficients("l2", self.l2))
+        settle(self, "at_kink", _element(self.at_kink))
 
     def separate(self, x: Array) -> tuple[None, "ElasticNet"]:
-        return None, ElasticNet(repeat("l1", self.l1, x), repeat("l2", self.l2, x))
+        at_kink = None if self.at_kink is None else repeat("at_kink", self.at_kink, x)
+        return None, ElasticNet(repeat("l1", self.l1, x), repeat("l2", self.l2, x), at_kink)
 
     def __call__(self, x: Tree) -> Array:
         l1, l2 = per_leaf("l1", self.l1, x), per_leaf("l2", self.l2, x)
@@ -157,9 +177,11 @@ class ElasticNet:
     def prox(self, x: Tree, step: Any) -> Tree:
         """Soft-threshold, then shrink."""
         l1, l2 = per_leaf("l1", self.l1, x), per_leaf("l2", self.l2, x)
-        return jax.tree.map(
-            lambda a, b, xi: shrink(soft_threshold(xi, step * a), step * b), l1, l2, x
-        )
+
+        def threshold(a, b, xi, s=None):
+            return shrink(soft_threshold(xi, step * a, s), step * b)
+
+        return jax.tree.map(threshold, l1, l2, x, *_chosen(self.at_kink, x))
 
     def support(self, x: Tree) -> Tree:
         l1 = per_leaf("l1", self.l1, x)
@@ -194,8 +216,17 @@ def per_leaf(name: str, coefficients: Any, x: Tree, against: str = "x") -> Tree:
     return jax.tree.map(check, spread, x)
 
 
-def _moves(penalty: Array, x: Array) -> Array:
-    return (x != 0) | (penalty == 0)
+def _element(at_kink: Any) -> Any:
+    """A chosen derivative at a kink, validated; None where none is chosen."""
+    if at_kink is None:
+        return None
+    at_kink = validate.coefficients("at_kink", at_kink)
+    return jax.tree.map(lambda s: validate.within("at_kink", s, 0, 1), at_kink)
+
+
+def _chosen(at_kink: Any, x: Tree) -> tuple[Tree, ...]:
+    """The chosen derivatives, one for each entry of x, if any."""
+    return () if at_kink is None else (per_leaf("at_kink", at_kink, x),)
 
 
 def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:

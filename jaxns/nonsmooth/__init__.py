@@ -1,0 +1,22 @@
+"""Derivatives where there is none: elements that one chooses, one-sided derivatives, samples.
+
+At a kink a program returns one element of a conservative derivative (arXiv 2206.00457). Which one
+is a convention, that of docs/kinks.md; here it can be chosen, and the others can be looked at.
+"""
+
+from jaxns.nonsmooth.directional import directional_derivative
+from jaxns.nonsmooth.elementary import absolute, clip, maximum, minimum, relu, soft_threshold
+from jaxns.nonsmooth.samples import sample_jacobians
+
+__all__ = [
+    # functions whose derivative at a kink is chosen
+    "absolute",
+    "clip",
+    "maximum",
+    "minimum",
+    "relu",
+    "soft_threshold",
+    # derivatives at any point
+    "directional_derivative",
+    "sample_jacobians",
+]
