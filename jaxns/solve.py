@@ -33,6 +33,8 @@ class Solver(Protocol):
     linearisation(problem, z): the two functions b ↦ (I − A)⁻¹ b and b ↦ (I − A)⁻ᵀ b, A = ∂F(z), on
         pytrees like z, or None: a solution of the linearised fixed-point equation that uses what is
         known of it (symmetric; restricted to a support). `Implicit` checks what it returns.
+    margin(problem, z): a lower bound of the distance from z to the nearest kink of `step`; None, or
+        no such method, where it is not known. See `jaxns.solvers.kinks`.
     noisy: True where `advance` draws at random, so that no residual tells when it has converged.
     """
 

@@ -8,13 +8,14 @@ import numpy as np
 from jax import Array, lax
 
 from jaxns import tree, validate
+from jaxns.functions.margins import NoKinks, SmoothProx, nearest
 from jaxns.functions.sets import indicator
 from jaxns.struct import settle, struct
 from jaxns.tree import Tree
 
 
 @struct
-class Linear:
+class Linear(NoKinks):
     """⟨c, x⟩.   c: an array or pytree in the shape of x."""
 
     c: Any
@@ -65,9 +66,13 @@ class HalfSpace:
         excess = _dot(a, x) - b
         return jnp.where(excess < 0, x, x - excess / jnp.sum(a**2) * a)
 
+    def prox_margin(self, x: Array, step: Any) -> Array:
+        a, b = _like(self, x)
+        return nearest(jnp.abs(_dot(a, x) - b) / tree.norm(a))
+
 
 @struct
-class Hyperplane:
+class Hyperplane(SmoothProx):
     """{x : aᵀx = b}.   a, b: as for `HalfSpace`."""
 
     a: Array
@@ -87,7 +92,7 @@ class Hyperplane:
 
 
 @struct
-class AffineSet:
+class AffineSet(SmoothProx):
     """{x : Ax = b} for x of shape (…, p).   A: (m, p), of any rank.   b: (m,).
 
     Where no x satisfies the equations the projection is NaN. Derivatives in A are those along

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxns import tree, validate
+from jaxns.functions.margins import from_threshold, nearest
 from jaxns.functions.norms import per_leaf
-from jaxns.functions.sets import along, holds, indicator, onto_simplex
+from jaxns.functions.sets import along, holds, indicator, onto_simplex, simplex_gaps
 from jaxns.struct import settle, static, struct
 from jaxns.tree import Tree
 
@@ -45,6 +46,12 @@ class L2Ball:
 
         return jax.tree.map(project, x)
 
+    def prox_margin(self, x: Tree, step: Any) -> Array:
+        def gaps(xi):
+            return from_threshold(polar(xi, self.axis)[0], jnp.asarray(self.radius, xi.dtype))
+
+        return nearest(jax.tree.map(gaps, x))
+
 
 @struct
 class L1Ball:
@@ -73,6 +80,10 @@ class L1Ball:
         onto = along(self.axis, project)
         return jax.tree.map(lambda xi: onto(xi, jnp.asarray(self.radius, xi.dtype)), x)
 
+    def prox_margin(self, x: Tree, step: Any) -> Array:
+        gaps = along(self.axis, l1_gaps)
+        return nearest(jax.tree.map(lambda xi: gaps(xi, jnp.asarray(self.radius, xi.dtype)), x))
+
 
 @struct
 class LinfBall:
@@ -92,6 +103,24 @@ class LinfBall:
         return jax.tree.map(
             lambda xi, r: jnp.where(jnp.abs(xi) < r, xi, r * jnp.sign(xi)), x, radius
         )
+
+    def prox_margin(self, x: Tree, step: Any) -> Array:
+        radius = per_leaf("radius", self.radius, x)
+        return nearest(jax.tree.map(lambda xi, r: from_threshold(jnp.abs(xi), r), x, radius))
+
+
+def l1_gaps(x: Array, radius: Array) -> Array:
+    """How far x is from the sphere of the ℓ₁ ball and, outside, from the edges of the face that it
+    is projected onto. A ball of radius 0 has none."""
+    size = jnp.abs(x)
+    excess = jnp.sum(size, -1, keepdims=True) - radius
+    unit = jnp.where(radius > 0, radius, 1)
+    face = onto_simplex(size, unit) > 0
+    beyond = jnp.sum(jnp.where(face, size, 0), -1, keepdims=True) - radius
+    outside = beyond / jnp.sqrt(jnp.sum(face, -1, keepdims=True).astype(x.dtype))
+    outside = jnp.minimum(outside, simplex_gaps(size, unit))
+    inside = -excess / x.shape[-1] ** 0.5
+    return jnp.where(radius > 0, jnp.where(excess < 0, inside, outside), jnp.inf)
 
 
 def polar(x: Array, axis: int | None = -1) -> tuple[Array, Array]:

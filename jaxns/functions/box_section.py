@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxns import tree, validate
-from jaxns.functions.sets import Flat, bound, check_order, clip, indicator
+from jaxns.functions.margins import nearest
+from jaxns.functions.sets import Flat, bound, check_order, clip, from_bounds, indicator
 from jaxns.struct import settle, struct
 
 
@@ -50,6 +51,28 @@ class BoxSection(Flat):
         u = jnp.where(free, x - _level(free, ends, x, a, b) * a, ends)
         u = u + lax.stop_gradient(clip(u, lower, upper) - u)  # to the last bit
         return jnp.where(_met(u, a, b), u, jnp.nan)
+
+    def prox_margin(self, x: Array, step: Any) -> Array:
+        """To where a coordinate of x − μa meets a bound; at a vertex, where no coordinate is free
+        and μ may lie between two meetings, at least to where these coincide."""
+        lower, upper, a, b = self._like(x)
+        mu, _ = multiplier(x, lower, upper, a, b)
+        v = x - mu * a
+        free = (lower < v) & (v < upper) & (a != 0)
+        square = jnp.sum(jnp.where(free, a**2, 0), -1, keepdims=True)
+        part = a**2 / jnp.where(square > 0, square, 1)
+        alone = free & (part == 1)  # held by aᵀx = b
+        steepness = jnp.where(alone, 1, jnp.where(free, 1 - part, 1 + part))
+        gaps = jnp.where(alone, jnp.inf, from_bounds(v, lower, upper) / jnp.sqrt(steepness))
+
+        slope = jnp.where(a == 0, 1, a)
+        meets = jnp.stack([(x - upper) / slope, (x - lower) / slope])
+        least = jnp.min(jnp.where(a == 0, jnp.inf, jnp.abs(a)), -1)
+        after = jnp.where((a != 0) & (meets > mu), meets - mu, jnp.inf)
+        vertex = jnp.min(after, axis=(0, -1)) * least / 2**0.5
+        of_others = jnp.min(jnp.where(a == 0, gaps, jnp.inf), -1)
+        corner = square[..., 0] == 0
+        return nearest(jnp.where(corner, jnp.minimum(vertex, of_others), jnp.min(gaps, -1)))
 
     def support(self, x: Array) -> Array:
         """The coordinates strictly between their bounds, which can move along {normal · d = 0}."""

@@ -12,7 +12,7 @@ from jax import Array
 
 from jaxns import tree, validate
 from jaxns.functions.conjugates import conjugate
-from jaxns.functions.inherited import inherited, need_function, need_prox
+from jaxns.functions.inherited import inherited, inherited_from, need_function, need_prox
 from jaxns.functions.norms import per_leaf
 from jaxns.functions.sets import bound
 from jaxns.struct import replace, settle, struct
@@ -32,6 +32,9 @@ class Conjugate:
     def __post_init__(self) -> None:
         need_prox(self, self.f)
 
+    def parts(self) -> tuple:
+        return (self.f,)
+
     def __call__(self, y: Tree) -> Array:
         return conjugate(self.f, y)
 
@@ -39,6 +42,11 @@ class Conjugate:
         """Moreau's identity: x − step prox_{f/step}(x/step)."""
         step = jnp.asarray(step, tree.dtype(x))
         return tree.axpy(-step, self.f.prox(tree.scale(1 / step, x), 1 / step), x)
+
+    @inherited
+    def prox_margin(self, x: Tree, step: Any) -> Array:
+        step = jnp.asarray(step, tree.dtype(x))
+        return step * self.f.prox_margin(tree.scale(1 / step, x), 1 / step)
 
 
 @struct
@@ -80,6 +88,14 @@ class MoreauEnvelope:
         return tree.axpy(step / (smoothing + step), move, x)
 
     @inherited
+    def prox_margin(self, x: Tree, step: Any) -> Array:
+        return self.f.prox_margin(x, self.smoothing + step)
+
+    @inherited_from("prox_margin")
+    def gradient_margin(self, x: Tree) -> Array:
+        return self.f.prox_margin(x, self.smoothing)
+
+    @inherited
     def start(self) -> Tree:
         return self.f.start()
 
@@ -108,6 +124,14 @@ class Scale:
     @inherited
     def prox(self, x: Tree, step: Any) -> Tree:
         return self.f.prox(x, step * self._weight(x))
+
+    @inherited
+    def prox_margin(self, x: Tree, step: Any) -> Array:
+        return self.f.prox_margin(x, step * self._weight(x))
+
+    @inherited
+    def gradient_margin(self, x: Tree) -> Array:
+        return self.f.gradient_margin(x)
 
     @inherited
     def lipschitz(self) -> Any:
@@ -167,6 +191,14 @@ class Translate:
     def prox(self, x: Tree, step: Any) -> Tree:
         """shift + prox_{step f}(x − shift)."""
         return tree.add(per_leaf("shift", self.shift, x), self.f.prox(self._moved(x), step))
+
+    @inherited
+    def prox_margin(self, x: Tree, step: Any) -> Array:
+        return self.f.prox_margin(self._moved(x), step)
+
+    @inherited
+    def gradient_margin(self, x: Tree) -> Array:
+        return self.f.gradient_margin(self._moved(x))
 
     @inherited
     def lipschitz(self) -> Any:
@@ -241,6 +273,16 @@ class Precompose:
         kappa, image = jnp.asarray(self._kappa(), tree.dtype(x)), self._apply(x)
         move = tree.sub(self.f.prox(image, kappa * step), image)
         return tree.axpy(1 / kappa, self._adjoint(move), x)
+
+    @inherited
+    def prox_margin(self, x: Tree, step: Any) -> Array:
+        """Distances in the rows of Q are those of Qx over √κ."""
+        kappa = jnp.asarray(self._kappa(), tree.dtype(x))
+        return self.f.prox_margin(self._apply(x), kappa * step) / jnp.sqrt(kappa)
+
+    @inherited
+    def gradient_margin(self, x: Tree) -> Array:
+        return self.f.gradient_margin(self._apply(x)) / jnp.sqrt(self._kappa())
 
     @inherited
     def lipschitz(self) -> Any:

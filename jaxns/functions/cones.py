@@ -8,6 +8,7 @@ from jax import Array
 
 from jaxns import tree
 from jaxns.functions.balls import polar
+from jaxns.functions.margins import nearest
 from jaxns.functions.sets import indicator
 from jaxns.functions.spectral import spectral_map
 from jaxns.struct import struct
@@ -29,6 +30,11 @@ class SecondOrderCone:
         outside = jnp.where(norm <= -t, 0, (norm + t) / 2 * ray)
         return jnp.where(norm < t, x, outside)
 
+    def prox_margin(self, x: Array, step: Any) -> Array:
+        """To the surfaces of the cone and of its polar."""
+        norm, _ = polar(x[..., :-1])
+        return nearest(jnp.abs(norm - jnp.abs(x[..., -1:])) / 2**0.5)
+
 
 @struct
 class PositiveSemidefinite:
@@ -43,6 +49,10 @@ class PositiveSemidefinite:
     def prox(self, x: Array, step: Any) -> Array:
         """The symmetric part, with its negative eigenvalues at 0."""
         return spectral_map(x, _positive_part)
+
+    def prox_margin(self, x: Array, step: Any) -> Array:
+        """To the nearest matrix with an eigenvalue 0 (Weyl; Mirsky 1960)."""
+        return nearest(jnp.abs(jnp.linalg.eigvalsh((x + x.mT) / 2)))
 
 
 def _positive_part(w: Array) -> Array:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxns import validate
+from jaxns.functions.margins import nearest
 from jaxns.operators import krylov_bound
 from jaxns.struct import is_static, replace, settle
 
@@ -25,6 +26,7 @@ class LinearModel:
 
     charge(t): ℓᵢ(tᵢ), (n,).   slope(t): ℓᵢ′(tᵢ).   bend(t): ℓᵢ″(tᵢ), or an element of its
     generalised derivative.   steepest: a bound on every ℓᵢ″, None where there is none.
+    gap(t): how far tᵢ is from the nearest kink of ℓᵢ′.
     target: b or y, (n,), or (n, k) for an unknown of shape (p, k).
     """
 
@@ -46,11 +48,22 @@ class LinearModel:
     def bend(self, t: Array) -> Array:
         raise NotImplementedError
 
+    def gap(self, t: Array) -> Array:
+        return jnp.full_like(t, jnp.inf)
+
     def __call__(self, x: Array) -> Array:
         return jnp.sum(self.weighted(self.charge(self.A @ x)))
 
     def gradient(self, x: Array) -> Array:
         return self.adjoint(self.weighted(self.slope(self.A @ x)))
+
+    def gradient_margin(self, x: Array) -> Array:
+        """minᵢ gapᵢ/‖aᵢ‖, over the rows that count."""
+        gap = self.gap(self.A @ x)
+        size = jnp.sqrt((self.A * self.A) @ jnp.ones(self.A.shape[1], self.A.dtype))
+        size = size if self.weights is None else jnp.where(self.weights > 0, size, 0)
+        size = size.reshape((-1,) + (1,) * (gap.ndim - 1))
+        return nearest(jnp.where(size > 0, gap / jnp.where(size > 0, size, 1), jnp.inf))
 
     def hessian(self, x: Array, index: Array | None = None) -> Array:
         """∇²f(x), or its rows and columns in `index`, for an unknown that is a vector."""

@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array, lax
 
 from jaxns import validate
+from jaxns.functions.margins import from_threshold, nearest
 from jaxns.functions.norms import per_leaf, repeat, soft_threshold, weighted_l1, weighted_sum
 from jaxns.struct import settle, static, struct
 from jaxns.tree import Tree
@@ -47,6 +48,15 @@ class BlockNorm:
             return jnp.where(zero, 0, xi - t / jnp.where(size == 0, 1, size) * xi).astype(xi.dtype)
 
         return jax.tree.map(shrink, self._per_block(x), self._norms(x), x)
+
+    def prox_margin(self, x: Tree, step: Any) -> Array:
+        return nearest(self.gaps(x, step))
+
+    def gaps(self, x: Tree, step: Any) -> Tree:
+        """How far each block is from the edge of its dead zone."""
+        return jax.tree.map(
+            lambda p, norms: from_threshold(norms, step * p), self._per_block(x), self._norms(x)
+        )
 
     def support(self, x: Tree) -> Tree:
         def movable(p, norms, xi):
@@ -165,6 +175,18 @@ class SparseGroup:
         return self._grouped.prox(
             jax.tree.map(lambda p, xi: soft_threshold(xi, step * p), l1, x), step
         )
+
+    def prox_margin(self, x: Tree, step: Any) -> Array:
+        """At least: to the edge of a group's dead zone and, where a group is outside of it, of a
+        coordinate's."""
+        l1 = per_leaf("l1", self.l1, x)
+        u = jax.tree.map(lambda p, xi: soft_threshold(xi, step * p), l1, x)
+        moves = self._grouped.support(self._grouped.prox(u, step))
+
+        def gaps(p, xi, moving):
+            return jnp.where(moving, from_threshold(jnp.abs(xi), step * p), jnp.inf)
+
+        return nearest((jax.tree.map(gaps, l1, x, moves), self._grouped.gaps(u, step)))
 
     def support(self, x: Tree) -> Tree:
         l1, in_group = per_leaf("l1", self.l1, x), self._grouped.support(x)

@@ -12,9 +12,9 @@ class MissingError(AttributeError, TypeError):
 class inherited:  # noqa: N801
     """A method that is there where every one of `parts()` has it; elsewhere its error says why."""
 
-    def __init__(self, method: Callable) -> None:
+    def __init__(self, method: Callable, name: str | None = None) -> None:
         self.method = method
-        self.name = method.__name__
+        self.name = name or method.__name__
 
     def __get__(self, whole: Any, cls: type | None = None) -> Any:
         if whole is None:
@@ -26,6 +26,11 @@ class inherited:  # noqa: N801
                     "is made of, has none"
                 )
         return MethodType(self.method, whole)
+
+
+def inherited_from(name: str) -> Callable[[Callable], inherited]:
+    """The same, for a method that is there where every one of `parts()` has the method `name`."""
+    return lambda method: inherited(method, name)
 
 
 def need_prox(whole: Any, f: Any) -> None:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxns import tree, validate
+from jaxns.functions.margins import nearest
 from jaxns.struct import static, struct
 from jaxns.tree import Tree
 
@@ -47,9 +48,41 @@ class Isotonic:
         """The mean of each block."""
         return jax.tree.map(partial(isotonic_regression, increasing=self.increasing), x)
 
+    def prox_margin(self, x: Tree, step: Any) -> Array:
+        """To where two blocks have the same mean, or the two parts of a block."""
+
+        def gaps(xi):
+            u = isotonic_regression(xi, increasing=self.increasing)
+            return block_gaps(u, jnp.diff(u) != 0, jnp.abs(jnp.cumsum(xi - u, -1)[..., :-1]))
+
+        return nearest(jax.tree.map(gaps, x))
+
     def _in_order(self, x: Array) -> Array:
         rises = jnp.diff(x, axis=-1) if self.increasing else -jnp.diff(x, axis=-1)
         return (rises >= -1e2 * tree.eps(x) * jnp.max(jnp.abs(x), initial=0)).all()
+
+
+def block_gaps(u: Array, split: Array, room: Array) -> Array:
+    """How far an input is from where a split vanishes, or a new one appears: (…, n − 1).
+
+    Between blocks of lengths a and b the jump of the means u has a gradient of length √(1/a + 1/b).
+    Inside a block of length n, what the first k entries exceed its mean by, which is allowed to
+    change by `room`, has one of length √(k (n − k)/n).
+    """
+    length, k = (part.astype(u.dtype) for part in block_places(split))
+    across = jnp.abs(jnp.diff(u)) / jnp.sqrt(1 / length[..., :-1] + 1 / length[..., 1:])
+    steepness = jnp.where(split, 1, (k * (length - k) / length)[..., :-1])
+    return jnp.where(split, across, room / jnp.sqrt(steepness))
+
+
+def block_places(split: Array) -> tuple[Array, Array]:
+    """For each entry the length of its block, and its place in it, from 1."""
+    edge = jnp.ones((*split.shape[:-1], 1), bool)
+    index, last = jnp.arange(split.shape[-1] + 1), split.ndim - 1
+    start = lax.cummax(jnp.where(jnp.concatenate([edge, split], -1), index, 0), axis=last)
+    ends = jnp.where(jnp.concatenate([split, edge], -1), index, split.shape[-1])
+    end = lax.cummin(ends, axis=last, reverse=True)
+    return end - start + 1, index - start + 1
 
 
 def block_means(y: Array, split: Array, weights: Any = None) -> Array:

@@ -7,8 +7,11 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxns import validate
+from jaxns.functions.balls import l1_gaps
 from jaxns.functions.groups import Along
+from jaxns.functions.margins import nearest
 from jaxns.functions.norms import per_leaf, weighted_sum
+from jaxns.functions.sets import along, simplex_gaps
 from jaxns.struct import settle, static, struct
 from jaxns.tree import Tree
 
@@ -35,6 +38,16 @@ class Max:
     def prox(self, x: Tree, step: Any) -> Tree:
         """The largest entries are cut at a level where the cuts add up to step·penalty."""
         return jax.tree.map(lambda p, xi: _cut(xi, step * p, self.axis), self._per_maximum(x), x)
+
+    def prox_margin(self, x: Tree, step: Any) -> Array:
+        """What is cut off is the projection on a simplex, by Moreau's identity."""
+
+        def gaps(p, xi):
+            t = step * p[..., None]
+            found = along(self.axis, simplex_gaps)(xi, jnp.where(t > 0, t, 1))
+            return jnp.where(Along(self.axis).spread(p, xi) > 0, found, jnp.inf)
+
+        return nearest(jax.tree.map(gaps, self._per_maximum(x), x))
 
     def _per_maximum(self, x: Tree) -> Tree:
         return per_leaf(
@@ -69,6 +82,13 @@ class Linf:
             return jnp.where(zero, 0, signs * _cut(signs * xi, t, self.axis))
 
         return jax.tree.map(cut, self._per_norm(x), x)
+
+    def prox_margin(self, x: Tree, step: Any) -> Array:
+        """What is cut off is the projection on an ℓ₁ ball, by Moreau's identity."""
+        gaps = along(self.axis, l1_gaps)
+        return nearest(
+            jax.tree.map(lambda p, xi: gaps(xi, step * p[..., None]), self._per_norm(x), x)
+        )
 
     def _per_norm(self, x: Tree) -> Tree:
         return per_leaf(

@@ -7,12 +7,13 @@ from jax import Array
 from jax.scipy.linalg import cho_solve
 
 from jaxns import validate
+from jaxns.functions.margins import SmoothProx, nearest
 from jaxns.functions.spectral import spectral_map
 from jaxns.struct import settle, struct
 
 
 @struct
-class LogDet:
+class LogDet(SmoothProx):
     """tr(SX) − log det X for X symmetric positive definite, infinity elsewhere.
 
     S: (p, p), symmetric, such as an empirical covariance. S and X are symmetrised.
@@ -37,6 +38,10 @@ class LogDet:
         """S − X⁻¹; NaN where X is not positive definite."""
         identity = jnp.eye(self.S.shape[0], dtype=X.dtype)
         return _symmetric(self.S) - cho_solve((jnp.linalg.cholesky(X), True), identity)
+
+    def gradient_margin(self, X: Array) -> Array:
+        """To the boundary of the domain, beyond which there is no gradient."""
+        return nearest(jnp.linalg.eigvalsh(X))
 
     def prox(self, X: Array, step: Any) -> Array:
         """U − step U⁻¹ = X − step S, in the eigenvectors of the right side."""

@@ -46,6 +46,9 @@ class Huber(LinearModel):
     def bend(self, t: Array) -> Array:
         return (jnp.abs(t - self.b) < self.delta).astype(t.dtype)
 
+    def gap(self, t: Array) -> Array:
+        return jnp.abs(jnp.abs(t - self.b) - self.delta)
+
 
 @struct
 class Poisson(LinearModel):
@@ -140,6 +143,9 @@ class SquaredHinge(LinearModel):
 
     def bend(self, t: Array) -> Array:
         return jnp.where(self._shortfall(t) == 0, 0, 2).astype(t.dtype)
+
+    def gap(self, t: Array) -> Array:
+        return jnp.abs(1 - self.y * t)
 
     def _shortfall(self, t: Array) -> Array:
         """max(0, 1 − y t), with derivative 0 at 0; NaN stays."""

@@ -8,6 +8,7 @@ import numpy as np
 from jax import Array
 
 from jaxns import validate
+from jaxns.functions.margins import from_threshold, nearest
 from jaxns.functions.norms import per_leaf, soft_threshold, total
 from jaxns.struct import settle, struct
 from jaxns.tree import Tree
@@ -47,6 +48,13 @@ class MCP:
             return jnp.where(jnp.abs(x) >= gamma * penalty, x + 0 * s, inside).astype(x.dtype)
 
         return jax.tree.map(threshold, *self._per_leaf(x), x)
+
+    def prox_margin(self, x: Tree, step: Any) -> Array:
+        def gaps(penalty, gamma, x):
+            ends = (step * penalty, gamma * penalty)
+            return [from_threshold(jnp.abs(x), end) for end in ends]
+
+        return nearest(jax.tree.map(gaps, *self._per_leaf(x), x))
 
     def support(self, x: Tree) -> Tree:
         penalty, _ = self._per_leaf(x)
@@ -101,6 +109,13 @@ class SCAD:
             return jnp.where(jnp.abs(x) >= a * penalty, x + 0 * s, near).astype(x.dtype)
 
         return jax.tree.map(threshold, *self._per_leaf(x), x)
+
+    def prox_margin(self, x: Tree, step: Any) -> Array:
+        def gaps(penalty, a, x):
+            ends = (step * penalty, (1 + step) * penalty, a * penalty)
+            return [from_threshold(jnp.abs(x), end) for end in ends]
+
+        return nearest(jax.tree.map(gaps, *self._per_leaf(x), x))
 
     def support(self, x: Tree) -> Tree:
         penalty, _ = self._per_leaf(x)

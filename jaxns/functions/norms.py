@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxns import tree, validate
+from jaxns.functions.margins import NoKinks, from_threshold, nearest
 from jaxns.struct import settle, struct
 from jaxns.tree import Tree
 
@@ -44,7 +45,7 @@ def repeat(name: str, coefficients: Any, x: Array) -> Array:
 
 
 @struct
-class Zero:
+class Zero(NoKinks):
     """0, everywhere: no penalty."""
 
     quadratic = True
@@ -103,6 +104,13 @@ class L1:
 
         return jax.tree.map(threshold, penalty, x, *_chosen(self.at_kink, x))
 
+    def prox_margin(self, x: Tree, step: Any) -> Array:
+        """To the nearest edge of a dead zone."""
+        penalty = per_leaf("penalty", self.penalty, x)
+        return nearest(
+            jax.tree.map(lambda p, xi: from_threshold(jnp.abs(xi), step * p), penalty, x)
+        )
+
     def support(self, x: Tree) -> Tree:
         penalty = per_leaf("penalty", self.penalty, x)
         return jax.tree.map(lambda p, xi: (xi != 0) | (p == 0), penalty, x)
@@ -112,7 +120,7 @@ class L1:
 
 
 @struct
-class SquaredL2:
+class SquaredL2(NoKinks):
     """½ Σⱼ penaltyⱼ xⱼ².   penalty: as for `L1`."""
 
     penalty: Any
@@ -182,6 +190,9 @@ class ElasticNet:
             return shrink(soft_threshold(xi, step * a, s), step * b)
 
         return jax.tree.map(threshold, l1, l2, x, *_chosen(self.at_kink, x))
+
+    def prox_margin(self, x: Tree, step: Any) -> Array:
+        return L1(self.l1).prox_margin(x, step)
 
     def support(self, x: Tree) -> Tree:
         l1 = per_leaf("l1", self.l1, x)

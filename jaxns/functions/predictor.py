@@ -7,6 +7,7 @@ from jax import Array
 
 from jaxns import validate
 from jaxns.functions.losses import signs
+from jaxns.functions.margins import nearest
 from jaxns.struct import settle, struct
 
 
@@ -40,6 +41,12 @@ class Pinball:
         moved = jnp.where(r < 0, r + below, r - above)
         return (self.b + jnp.where(onto, 0, moved)).astype(t.dtype)
 
+    def prox_margin(self, t: Array, step: Any) -> Array:
+        """To the ends of the interval that is moved onto b."""
+        step = step if self.weights is None else step * self.weights
+        below, above = step * self.level, step * (1 - self.level)
+        return _from_ends(t - self.b, -below, above)
+
 
 @struct
 class Hinge:
@@ -66,6 +73,17 @@ class Hinge:
         onto = (short >= 0) & (short <= step * self.y**2) & (jnp.asarray(step) > 0)
         moved = jnp.where(short < 0, t, t + step * self.y)
         return jnp.where(onto, 1 / self.y, moved).astype(t.dtype)
+
+    def prox_margin(self, t: Array, step: Any) -> Array:
+        """To the ends of the interval that is moved onto the margin."""
+        step = step if self.weights is None else step * self.weights
+        return _from_ends(1 - self.y * t, 0, step)
+
+
+def _from_ends(r: Array, low: Any, high: Any) -> Array:
+    """To the nearest end of an interval; one without interior has none."""
+    gaps = jnp.minimum(jnp.abs(r - low), jnp.abs(r - high))
+    return nearest(jnp.where(low < high, gaps, jnp.inf).astype(r.dtype))
 
 
 def _weights(weights: Any, name: str, target: Array) -> Any:

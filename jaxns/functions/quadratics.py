@@ -9,10 +9,11 @@ from jax.scipy.linalg import cho_solve
 
 from jaxns import tree, validate
 from jaxns.functions.design import EXACT_SIZE, LinearModel
+from jaxns.functions.margins import NoKinks
 from jaxns.struct import replace, settle, static, struct
 
 
-class QuadraticForm:
+class QuadraticForm(NoKinks):
     """½ xᵀQx + qᵀx + constant, Q ⪰ 0. For functions to inherit that know `gradient`, `start` and
 
     multiply(u): Qu.   cholesky(step): the factor of I + step Q, or of what stands in for it.
@@ -40,7 +41,7 @@ class QuadraticForm:
 
 
 @struct
-class Factored:
+class Factored(NoKinks):
     """A quadratic function, with the Cholesky factor of its prox at one step.
 
     Made by `factor(step)`. The prox at another step factors anew. The factor is a constant: the
@@ -94,7 +95,7 @@ def _solve(form: Any, step: Any, rhs: Array, inverse: Callable[[Array], Array]) 
     )
 
 
-class _Squares(LinearModel, QuadraticForm):
+class _Squares(QuadraticForm, LinearModel):
     """Quadratic in the predictor: Q = AᵀWA, solved for on the short side of A."""
 
     def bend(self, t: Array) -> Array:
@@ -249,7 +250,7 @@ class Gram(_Squares):
 
 
 @struct
-class SquaredDistance:
+class SquaredDistance(NoKinks):
     """½ Σᵢ wᵢ (xᵢ − bᵢ)² for an array x of any shape.
 
     b: an array.   weights: ≥ 0, of the shape of b (0 where b is not known), or None.

@@ -9,7 +9,8 @@ import numpy as np
 from jax import Array, lax
 
 from jaxns import tree, validate
-from jaxns.functions.isotonic import block_means, pool_adjacent
+from jaxns.functions.isotonic import block_gaps, block_means, block_places, pool_adjacent
+from jaxns.functions.margins import from_threshold, nearest
 from jaxns.functions.norms import per_leaf, soft_threshold, weighted_l1
 from jaxns.struct import settle, struct
 from jaxns.tree import Tree
@@ -36,6 +37,11 @@ class TotalVariation1D:
         """Exact; O(n) with the dynamic program of Johnson (2013)."""
         penalty = per_leaf("penalty", self.penalty, differences(x), "the differences of x")
         return jax.tree.map(lambda p, xi: denoise(xi, step * p), penalty, x)
+
+    def prox_margin(self, x: Tree, step: Any) -> Array:
+        """To where two segments just meet, or one just breaks."""
+        penalty = per_leaf("penalty", self.penalty, differences(x), "the differences of x")
+        return nearest(jax.tree.map(lambda p, xi: _segment_gaps(xi, step * p)[0], penalty, x))
 
 
 @struct
@@ -65,6 +71,15 @@ class FusedLasso:
         return jax.tree.map(
             lambda a, b, xi: soft_threshold(denoise(xi, step * b), step * a), l1, tv, x
         )
+
+    def prox_margin(self, x: Tree, step: Any) -> Array:
+        """That of the total variation, or to where a segment enters the dead zone."""
+
+        def gaps(l1, tv, xi):
+            of_segments, u, length = _segment_gaps(xi, step * tv)
+            return of_segments, from_threshold(jnp.abs(u), step * l1) * jnp.sqrt(length)
+
+        return nearest(jax.tree.map(gaps, *self._per_leaf(x), x))
 
     def _per_leaf(self, x: Tree) -> tuple[Tree, Tree]:
         tv = per_leaf("tv", self.tv, differences(x), "the differences of x")
@@ -120,6 +135,22 @@ def denoise(x: Array, t: Any) -> Array:
     pull, ends = t * signs, [(0, 0)] * (x.ndim - 1)
     pulled = x + jnp.pad(pull, [*ends, (0, 1)]) - jnp.pad(pull, [*ends, (1, 0)])
     return block_means(pulled, (signs != 0) | (t == 0))
+
+
+def _segment_gaps(x: Array, t: Any) -> tuple[Array, Array, Array]:
+    """How far x is from each kink of `denoise`; u; and the length of each entry's segment.
+
+    With the multipliers z of the differences of u, z = Σ (u − x) up to there, a segment breaks
+    where |z| = t.
+    """
+    if x.shape[-1] < 2:
+        return jnp.full_like(x, jnp.inf), x, jnp.ones_like(x)
+    t = jnp.broadcast_to(t, (*x.shape[:-1], x.shape[-1] - 1)).astype(x.dtype)
+    u = denoise(x, t)
+    split = (jnp.diff(u) != 0) | (t == 0)
+    room = t - jnp.abs(jnp.cumsum(u - x, -1)[..., :-1])
+    gaps = jnp.where(t > 0, block_gaps(u, split, room), jnp.inf)
+    return gaps, u, block_places(split)[0].astype(x.dtype)
 
 
 @partial(jnp.vectorize, signature="(n),(m)->(m)")

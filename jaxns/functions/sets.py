@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array
 
 from jaxns import tree, validate
+from jaxns.functions.margins import nearest
 from jaxns.functions.norms import per_leaf, repeat
 from jaxns.struct import settle, static, struct
 from jaxns.tree import Tree
@@ -39,6 +40,9 @@ class NonNegative(Flat):
     def prox(self, x: Tree, step: Any) -> Tree:
         return jax.tree.map(lambda xi: jnp.where(xi <= 0, 0, xi).astype(xi.dtype), x)
 
+    def prox_margin(self, x: Tree, step: Any) -> Array:
+        return nearest(jax.tree.map(jnp.abs, x))
+
     def support(self, x: Tree) -> Tree:
         """The coordinates that can move both ways."""
         return jax.tree.map(lambda xi: xi > 0, x)
@@ -68,6 +72,11 @@ class Box(Flat):
         """Clip; at a bound the derivative is the bound's."""
         lower, upper = per_leaf("lower", self.lower, x), per_leaf("upper", self.upper, x)
         return jax.tree.map(clip, x, lower, upper)
+
+    def prox_margin(self, x: Tree, step: Any) -> Array:
+        """To the nearest bound, of the coordinates that have some room."""
+        lower, upper = per_leaf("lower", self.lower, x), per_leaf("upper", self.upper, x)
+        return nearest(jax.tree.map(from_bounds, x, lower, upper))
 
     def support(self, x: Tree) -> Tree:
         """The coordinates strictly inside their bounds."""
@@ -101,6 +110,10 @@ class Simplex(Flat):
         project = along(self.axis, onto_simplex)
         return jax.tree.map(lambda xi: project(xi, jnp.asarray(self.radius, xi.dtype)), x)
 
+    def prox_margin(self, x: Tree, step: Any) -> Array:
+        gaps = along(self.axis, simplex_gaps)
+        return nearest(jax.tree.map(lambda xi: gaps(xi, jnp.asarray(self.radius, xi.dtype)), x))
+
     def support(self, x: Tree) -> Tree:
         """The coordinates that can move, along {normal · d = 0}."""
         return jax.tree.map(lambda xi: xi > 0, x)
@@ -121,6 +134,22 @@ def onto_simplex(x: Array, radius: Array) -> Array:
     return jnp.where(x <= tau, 0, x - tau)
 
 
+def simplex_gaps(x: Array, radius: Array) -> Array:
+    """How far x is from where each entry enters, or leaves, the face that it is projected onto.
+
+    On a face of k entries τ = (Σ xᵢ − radius)/k, and xⱼ − τ has a gradient of length √(1 − 1/k) for
+    j on the face, √(1 + 1/k) off it.
+    """
+    u = onto_simplex(x, radius)
+    on = u > 0
+    count = jnp.sum(on, axis=-1, keepdims=True)
+    tau = (jnp.sum(jnp.where(on, x, 0), axis=-1, keepdims=True) - radius) / count
+    alone = on & (count == 1)  # cannot leave
+    steepness = jnp.where(on, 1 - 1 / count, 1 + 1 / count)
+    steepness = jnp.sqrt(jnp.where(alone, 1, steepness)).astype(x.dtype)
+    return jnp.where(alone, jnp.inf, jnp.abs(jnp.where(on, u, x - tau)) / steepness)
+
+
 def along(axis: int | None, by_rows: Callable[..., Array]) -> Callable[..., Array]:
     """A map of the last axis, applied along another one; along all entries for None."""
 
@@ -135,6 +164,12 @@ def along(axis: int | None, by_rows: Callable[..., Array]) -> Callable[..., Arra
 def clip(x: Array, lower: Array, upper: Array) -> Array:
     clipped = jnp.where(x > lower, jnp.where(x < upper, x, upper), lower)  # a NaN bound stays NaN
     return jnp.where(jnp.isnan(x), x, clipped)
+
+
+def from_bounds(x: Array, lower: Array, upper: Array) -> Array:
+    """The distance from the nearer of two bounds; infinity where they leave no room."""
+    gap = jnp.minimum(jnp.abs(x - lower), jnp.abs(x - upper))
+    return jnp.where(lower < upper, gap, jnp.inf)
 
 
 def bound(name: str, value: Any) -> Any:

@@ -15,6 +15,7 @@ from jax import Array
 
 from jaxns import tree, validate
 from jaxns.closure import hoist
+from jaxns.functions.margins import from_threshold, nearest
 from jaxns.functions.norms import per_leaf, soft_threshold, weighted_sum
 from jaxns.struct import settle, struct
 from jaxns.tree import Tree
@@ -44,6 +45,15 @@ class Nuclear:
             return singular_map(xi, lambda s: soft_threshold(s, t))
 
         return jax.tree.map(threshold, self._per_matrix(x), x)
+
+    def prox_margin(self, x: Tree, step: Any) -> Array:
+        """To the nearest matrix with a singular value at the threshold (Mirsky 1960)."""
+
+        def gaps(p, xi):
+            values = jnp.linalg.svd(xi, compute_uv=False)
+            return from_threshold(values, (step * p)[..., None])
+
+        return nearest(jax.tree.map(gaps, self._per_matrix(x), x))
 
     def _per_matrix(self, x: Tree) -> Tree:
         for leaf in jax.tree.leaves(x):

@@ -16,6 +16,7 @@ from jaxns.functions.cones import SecondOrderCone
 from jaxns.functions.conjugates import conjugate
 from jaxns.functions.inherited import MissingError, inherited, need_function
 from jaxns.functions.isotonic import Isotonic
+from jaxns.functions.margins import nearest
 from jaxns.functions.norms import L1, ElasticNet, SquaredL2, Zero
 from jaxns.functions.sequences import TotalVariation1D
 from jaxns.functions.sets import Box, NonNegative
@@ -51,6 +52,14 @@ class Separable:
     @inherited
     def prox(self, x: Tree, step: Any) -> Tree:
         return self._map(lambda f, xk: f.prox(xk, step), x)
+
+    @inherited
+    def prox_margin(self, x: Tree, step: Any) -> Array:
+        return nearest(self._map(lambda f, xk: f.prox_margin(xk, step), x))
+
+    @inherited
+    def gradient_margin(self, x: Tree) -> Array:
+        return nearest(self._map(lambda f, xk: f.gradient_margin(xk), x))
 
     @inherited
     def lipschitz(self) -> Any:
@@ -119,6 +128,17 @@ class Sum:
             )
         return rule
 
+    @property
+    def prox_margin(self) -> Callable[[Tree, Any], Array]:
+        rule = known_margin(self.f, self.g) or known_margin(self.g, self.f)
+        if rule is None:
+            raise MissingError("no margin is known for the prox of this sum")
+        return rule
+
+    @inherited
+    def gradient_margin(self, x: Tree) -> Array:
+        return jnp.minimum(self.f.gradient_margin(x), self.g.gradient_margin(x))
+
     @inherited
     def gradient(self, x: Tree) -> Tree:
         return tree.add(self.f.gradient(x), self.g.gradient(x))
@@ -166,6 +186,26 @@ def known_prox(f: Any, g: Any) -> Callable[[Tree, Any], Tree] | None:
     return None
 
 
+def known_margin(f: Any, g: Any) -> Callable[[Tree, Any], Array] | None:
+    """A lower bound of the prox_margin of f + g, where `known_prox` knows the prox in this order.
+
+    The prox of f, which comes first, brings no two points further apart.
+    """
+    if not hasattr(f, "prox_margin") or not hasattr(g, "prox_margin"):
+        return None
+    if isinstance(g, Zero):
+        return f.prox_margin
+    if isinstance(g, Linear):
+        return lambda x, step: f.prox_margin(g.prox(x, step), step)
+    if isinstance(g, SquaredL2) and _is_number(g.penalty):
+        return partial(_shrunk_margin, f, g)
+    if _then(f, g):
+        return lambda x, step: jnp.minimum(
+            f.prox_margin(x, step), g.prox_margin(f.prox(x, step), step)
+        )
+    return None
+
+
 def _then(f: Any, g: Any) -> bool:
     """Whether the prox of f + g is that of g after that of f."""
     if isinstance(f, NonNegative):
@@ -181,9 +221,19 @@ def _then(f: Any, g: Any) -> bool:
 
 def _shrunk(f: Any, g: SquaredL2, x: Tree, step: Any) -> Tree:
     """prox of step (f + ½ p‖·‖²): that of t f at x t/step, t = step/(1 + step p)."""
-    step = jnp.asarray(step, tree.dtype(x))
-    ratio = 1 / (1 + step * jnp.asarray(g.penalty, tree.dtype(x)))
+    step, ratio = _shrinkage(g, x, step)
     return f.prox(tree.scale(ratio, x), step * ratio)
+
+
+def _shrunk_margin(f: Any, g: SquaredL2, x: Tree, step: Any) -> Array:
+    step, ratio = _shrinkage(g, x, step)
+    return f.prox_margin(tree.scale(ratio, x), step * ratio) / ratio
+
+
+def _shrinkage(g: SquaredL2, x: Tree, step: Any) -> tuple[Array, Array]:
+    """step and 1/(1 + step p)."""
+    step = jnp.asarray(step, tree.dtype(x))
+    return step, 1 / (1 + step * jnp.asarray(g.penalty, tree.dtype(x)))
 
 
 def _coordinatewise(f: Any) -> bool:

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxns import operators, tree, validate
-from jaxns.operators import adjoint, apply
-from jaxns.solvers import balance, stepsize
-from jaxns.solvers.argmin import argmin, factorise, factorises, is_exact
+from jaxns.operators import adjoint, apply, is_multiple
+from jaxns.solvers import balance, kinks, stepsize
+from jaxns.solvers.argmin import argmin, argmin_margin, factorise, factorises, is_exact
 from jaxns.solvers.needs import need, need_plain
 from jaxns.struct import replace, settle, static, struct
 from jaxns.tree import Tree
@@ -82,9 +82,7 @@ class ADMM:
             return self._prepared(problem, state).step(problem, state)
         form, r = self._form(problem), self.penalty
         *before, z, u = state
-        x, Bz = self._x(form, state), apply(form.B, z)
-        gap = form.gap(apply(form.A, x), Bz)
-        Ax = tree.axpy(self.relaxation - 1, gap, apply(form.A, x))
+        x, Ax = self._relaxed(form, state)
         z = argmin(form.g, form.B, r, tree.scale(-1, form.gap(Ax, u)), self.factors[1])
         u = tree.add(u, form.gap(Ax, apply(form.B, z)))
         return (x, z, u) if before else (z, u)
@@ -96,6 +94,20 @@ class ADMM:
         *before, z, u = state
         x = before[0] if before else self._x(form, state)
         return problem.read(x, z, tree.scale(self.penalty, u))
+
+    def margin(self, problem: Any, state: tuple[Tree, ...]) -> Array | None:
+        """Both updates minimise to a target that is a function of (z, u) with Lipschitz constant
+        √(1 + ‖B‖²), since Ax brings no two targets further apart."""
+        if self.factors is None:
+            return self._prepared(problem, state).margin(problem, state)
+        form, r = self._form(problem), self.penalty
+        if self.x_update is not None or self._linearises(form) or not is_multiple(form.B):
+            return None
+        z, u = state
+        _, Ax = self._relaxed(form, state)
+        for_x = argmin_margin(form.f, form.A, r, tree.scale(-1, form.gap(apply(form.B, z), u)))
+        for_z = argmin_margin(form.g, form.B, r, tree.scale(-1, form.gap(Ax, u)))
+        return kinks.over(kinks.least(for_x, for_z), jnp.hypot(1, form.B))
 
     def control(self, problem: Any, state: tuple[Tree, ...]) -> balance.Balance | None:
         form = self._form(problem)
@@ -141,6 +153,12 @@ class ADMM:
         if self.linearised is None:
             return self.x_update is None and not is_exact(form.f, form.A)
         return self.linearised
+
+    def _relaxed(self, form: Any, state: tuple[Tree, ...]) -> tuple[Tree, Tree]:
+        """x, and λAx − (1 − λ)(Bz − c)."""
+        x, Bz = self._x(form, state), apply(form.B, state[-2])
+        Ax = apply(form.A, x)
+        return x, tree.axpy(self.relaxation - 1, form.gap(Ax, Bz), Ax)
 
     def _x(self, form: Any, state: tuple[Tree, ...]) -> Tree:
         """The update of x."""

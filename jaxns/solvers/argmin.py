@@ -8,7 +8,7 @@ from jax import Array, lax
 
 from jaxns import tree
 from jaxns.operators import adjoint, apply, is_multiple
-from jaxns.solvers import stepsize
+from jaxns.solvers import kinks, stepsize
 from jaxns.struct import struct
 from jaxns.tree import Tree
 
@@ -45,6 +45,14 @@ def argmin(phi: Any, M: Any, r: Any, d: Tree, factor: Any) -> Tree:
         return factor(phi, M, r, d)
     phi = phi if factor is None else factor
     return phi.prox(tree.scale(1 / M, d), 1 / (r * M**2))
+
+
+def argmin_margin(phi: Any, M: Any, r: Any, d: Tree) -> Array | None:
+    """How far d is from the nearest kink of the minimiser."""
+    if not is_multiple(M):
+        return kinks.no_kink(d)
+    of_prox = kinks.of_prox(phi, tree.scale(1 / M, d), 1 / (r * M**2))
+    return kinks.over(of_prox, 1 / abs(M))
 
 
 @struct

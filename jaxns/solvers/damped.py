@@ -9,7 +9,7 @@ from jax import Array, lax
 from jax.flatten_util import ravel_pytree
 
 from jaxns import tree
-from jaxns.solvers import frozen
+from jaxns.solvers import frozen, kinks
 from jaxns.struct import static, struct
 from jaxns.tree import Tree
 
@@ -65,6 +65,11 @@ class Damped:
 
     def solution(self, problem: Any, x: Tree) -> Tree:
         return x
+
+    def margin(self, problem: Any, x: Tree) -> Array | None:
+        if not hasattr(problem, "f"):
+            return None
+        return kinks.least(*(kinks.of_gradient(part, x) for part in (problem.f, problem.g)))
 
     def control(self, problem: Any, x: Tree) -> Control:
         v, _ = ravel_pytree(x)

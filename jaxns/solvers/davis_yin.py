@@ -5,7 +5,7 @@ from typing import Any
 from jax import Array
 
 from jaxns import tree
-from jaxns.solvers import stepsize
+from jaxns.solvers import kinks, stepsize
 from jaxns.solvers.needs import need, need_composite, need_plain
 from jaxns.struct import replace, struct
 from jaxns.tree import Tree
@@ -52,8 +52,7 @@ class DavisYin:
         gamma = self.stepsize
         if gamma is None:
             return self.prepare(problem, z).step(problem, z)
-        x_g = problem.g.prox(z, gamma)
-        forward = tree.axpy(-gamma, problem.f.gradient(x_g), tree.sub(tree.scale(2, x_g), z))
+        x_g, forward = self._forward(problem, z)
         x_h = forward if problem.h is None else problem.h.prox(forward, gamma)
         return tree.axpy(self.relaxation, tree.sub(x_h, x_g), z)
 
@@ -61,3 +60,21 @@ class DavisYin:
         if self.stepsize is None:
             return self.prepare(problem, z).solution(problem, z)
         return problem.g.prox(z, self.stepsize)
+
+    def margin(self, problem: Any, z: Tree) -> Array | None:
+        """The prox of h is taken of (x_g − γ ∇f(x_g)) + (x_g − z): Lipschitz constant 2."""
+        gamma = self.stepsize
+        if gamma is None:
+            return self.prepare(problem, z).margin(problem, z)
+        x_g, forward = self._forward(problem, z)
+        of_f, of_g = kinks.of_gradient(problem.f, x_g), kinks.of_prox(problem.g, z, gamma)
+        if problem.h is None:
+            return kinks.least(of_f, of_g)
+        return kinks.least(of_f, of_g, kinks.over(kinks.of_prox(problem.h, forward, gamma), 2))
+
+    def _forward(self, problem: Any, z: Tree) -> tuple[Tree, Tree]:
+        """x_g, and what the prox of h is taken of."""
+        gamma: Any = self.stepsize
+        x_g = problem.g.prox(z, gamma)
+        reflected = tree.sub(tree.scale(2, x_g), z)
+        return x_g, tree.axpy(-gamma, problem.f.gradient(x_g), reflected)

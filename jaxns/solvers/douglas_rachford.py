@@ -5,7 +5,7 @@ from typing import Any
 from jax import Array
 
 from jaxns import tree
-from jaxns.solvers import linearised, stepsize
+from jaxns.solvers import kinks, linearised, stepsize
 from jaxns.solvers.needs import need, need_plain
 from jaxns.struct import replace, struct
 from jaxns.tree import Tree
@@ -67,6 +67,16 @@ class DouglasRachford:
         Y = problem.g.prox(V, alpha)
         X = f.prox(_reflect(Y, V), alpha)
         return linearised.douglas_rachford(problem, V, Y, X, alpha, self.relaxation)
+
+    def margin(self, problem: Any, V: Tree) -> Array | None:
+        """2Y − V, too, brings no two points V further apart."""
+        alpha = self.stepsize
+        if alpha is None:
+            return self.prepare(problem, V).margin(problem, V)
+        reflected = _reflect(problem.g.prox(V, alpha), V)
+        return kinks.least(
+            kinks.of_prox(problem.g, V, alpha), kinks.of_prox(problem.f, reflected, alpha)
+        )
 
 
 def _reflect(Y: Tree, V: Tree) -> Tree:

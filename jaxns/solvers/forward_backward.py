@@ -5,7 +5,7 @@ from typing import Any
 from jax import Array
 
 from jaxns import tree
-from jaxns.solvers import linearised, momentum, stepsize
+from jaxns.solvers import kinks, linearised, momentum, stepsize
 from jaxns.solvers.needs import need, need_plain
 from jaxns.struct import replace, static, struct
 from jaxns.tree import Tree
@@ -56,6 +56,14 @@ class ForwardBackward:
 
     def solution(self, problem: Any, x: Tree) -> Tree:
         return x
+
+    def margin(self, problem: Any, x: Tree) -> Array | None:
+        alpha = self.stepsize
+        if alpha is None:
+            guess = stepsize.initial(problem.f.gradient, x)
+            return self._searched(problem, x, guess).margin(problem, x)
+        v = tree.axpy(-alpha, problem.f.gradient(x), x)
+        return kinks.least(kinks.of_prox(problem.g, v, alpha), kinks.of_gradient(problem.f, x))
 
     def scale(self, problem: Any, x: Tree) -> Any:
         return 0.0 if self.stepsize is None else self.stepsize * tree.norm(problem.f.gradient(x))

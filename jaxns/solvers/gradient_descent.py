@@ -5,7 +5,7 @@ from typing import Any
 from jax import Array
 
 from jaxns import tree
-from jaxns.solvers import linearised, momentum, stepsize
+from jaxns.solvers import kinks, linearised, momentum, stepsize
 from jaxns.solvers.needs import need_no_penalty, need_plain
 from jaxns.struct import replace, struct
 from jaxns.tree import Tree
@@ -50,6 +50,9 @@ class GradientDescent:
 
     def solution(self, problem: Any, x: Tree) -> Tree:
         return x
+
+    def margin(self, problem: Any, x: Tree) -> Array | None:
+        return kinks.least(*(kinks.of_gradient(part, x) for part in (problem.f, problem.g)))
 
     def control(self, problem: Any, x: Tree) -> Any:
         if self.stepsize is not None:

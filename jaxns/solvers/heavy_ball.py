@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxns import tree, validate
-from jaxns.solvers import stepsize
+from jaxns.solvers import kinks, stepsize
 from jaxns.solvers.needs import need, need_plain
 from jaxns.struct import replace, settle, struct
 from jaxns.tree import Tree
@@ -83,6 +83,19 @@ class HeavyBall:
     def solution(self, problem: Any, z: tuple[Tree, Tree]) -> Tree:
         x, _ = z
         return x
+
+    def margin(self, problem: Any, z: tuple[Tree, Tree]) -> Array | None:
+        """The prox is taken of a function of z with Lipschitz constant √((1 + β)² + β²)."""
+        x, x_before = z
+        alpha, beta = self.stepsize, self.inertia
+        if alpha is None or beta is None:
+            return self.prepare(problem, x).margin(problem, z)
+        inertia = tree.axpy(beta, tree.sub(x, x_before), x)
+        v = tree.axpy(-alpha, problem.f.gradient(x), inertia)
+        of_prox = kinks.of_prox(problem.g, v, alpha)
+        return kinks.least(
+            kinks.over(of_prox, jnp.hypot(1 + beta, beta)), kinks.of_gradient(problem.f, x)
+        )
 
     def scale(self, problem: Any, z: tuple[Tree, Tree]) -> Any:
         x, _ = z

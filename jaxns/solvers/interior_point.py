@@ -89,6 +89,10 @@ class InteriorPoint:
     def solution(self, problem: Any, w: Optimum) -> Optimum:
         return w
 
+    def margin(self, problem: Any, w: Optimum) -> Array:
+        """To where a constraint is neither active nor inactive, z = s."""
+        return jnp.min(jnp.abs(w.z - w.s), initial=jnp.inf) / 2**0.5
+
     def control(self, problem: Any, w: Optimum) -> Interior:
         return Interior(
             w, _scaled_point(problem, w), jnp.zeros((), bool), jnp.asarray(RUNNING, jnp.int32)

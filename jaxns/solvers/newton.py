@@ -71,6 +71,9 @@ class Newton:
     def solution(self, problem: Any, x: Tree) -> Tree:
         return x
 
+    def margin(self, problem: Any, x: Tree) -> Array | None:
+        return self._on(problem).margin(problem, x)
+
     def control(self, problem: Any, x: Tree) -> Any:
         return self._on(problem).control(problem, x)
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxns import operators, tree, validate
-from jaxns.solvers import balance, stepsize
+from jaxns.solvers import balance, kinks, stepsize
 from jaxns.solvers.needs import need, need_composite
 from jaxns.struct import replace, settle, static, struct
 from jaxns.tree import Tree
@@ -70,18 +70,11 @@ class PrimalDual:
         return x0, tree.zeros_like(operators.apply(problem.K, x0))
 
     def step(self, problem: Any, z: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
-        x, v = z
+        x, _ = z
         if self.tau is None and self.constants is None:
             return self.prepare(problem, x).step(problem, z)
-        (tau, sigma), (s, p) = self._stepsizes(), self._parts(problem)
-        slope = operators.adjoint(problem.K, v)
-        if s is not None:
-            slope = tree.add(slope, s.gradient(x))
-        x_next = tree.axpy(-tau, slope, x)
-        if p is not None:
-            x_next = p.prox(x_next, tau)
-        ahead = tree.sub(tree.scale(2, x_next), x)
-        w = tree.axpy(sigma, operators.apply(problem.K, ahead), v)
+        _, sigma = self._stepsizes()
+        _, x_next, w = self._arguments(problem, z)
         return x_next, tree.axpy(-sigma, problem.g.prox(tree.scale(1 / sigma, w), 1 / sigma), w)
 
     def solution(self, problem: Any, z: tuple[Tree, Tree]) -> Tree:
@@ -101,6 +94,36 @@ class PrimalDual:
 
     def settle(self, control: balance.Balance) -> "PrimalDual":
         return replace(self, weight=control.weight)
+
+    def margin(self, problem: Any, z: tuple[Tree, Tree]) -> Array | None:
+        """What the proxes are taken of, x − τ∇s(x) − τKᵀv and v + σK(2x⁺ − x), has the Lipschitz
+        constants c = √(1 + τ²‖K‖²) and at most 1 + σ‖K‖(2c + 1)."""
+        x, _ = z
+        if self.tau is None and self.constants is None:
+            return self.prepare(problem, x).margin(problem, z)
+        (tau, sigma), (s, p) = self._stepsizes(), self._parts(problem)
+        size = operators.norm(problem.K, x) if self.constants is None else self.constants[1]
+        moved, _, w = self._arguments(problem, z)
+        first = jnp.hypot(1, tau * size)
+        of_g = kinks.of_prox(problem.g, tree.scale(1 / sigma, w), 1 / sigma)
+        margins = [kinks.over(of_g, (1 + sigma * size * (2 * first + 1)) / sigma)]
+        if s is not None:
+            margins.append(kinks.of_gradient(s, x))
+        if p is not None:
+            margins.append(kinks.over(kinks.of_prox(p, moved, tau), first))
+        return kinks.least(*margins)
+
+    def _arguments(self, problem: Any, z: tuple[Tree, Tree]) -> tuple[Tree, Tree, Tree]:
+        """What the prox of p is taken of, x⁺, and σ times what that of g is taken of."""
+        x, v = z
+        (tau, sigma), (s, p) = self._stepsizes(), self._parts(problem)
+        slope = operators.adjoint(problem.K, v)
+        if s is not None:
+            slope = tree.add(slope, s.gradient(x))
+        moved = tree.axpy(-tau, slope, x)
+        x_next = moved if p is None else p.prox(moved, tau)
+        ahead = tree.sub(tree.scale(2, x_next), x)
+        return moved, x_next, tree.axpy(sigma, operators.apply(problem.K, ahead), v)
 
     def _stepsizes(self) -> tuple[Any, Any]:
         """τ and σ."""

@@ -9,7 +9,7 @@ from jax import Array, lax
 from jax.flatten_util import ravel_pytree
 
 from jaxns import tree
-from jaxns.solvers import momentum
+from jaxns.solvers import kinks, momentum
 from jaxns.solvers.forward_backward import ForwardBackward
 from jaxns.solvers.manifold import newton_step
 from jaxns.struct import replace, static, struct
@@ -57,6 +57,11 @@ class Semismooth:
 
     def solution(self, problem: Any, x: Tree) -> Tree:
         return x
+
+    def margin(self, problem: Any, x: Tree) -> Array | None:
+        """As long as p stays on its manifold, and there f is twice differentiable, so is F."""
+        p, _ = self._forward_backward(problem, x)
+        return kinks.least(self.first.margin(problem, x), kinks.of_gradient(problem.f, p))
 
     def scale(self, problem: Any, x: Tree) -> Any:
         return self.first.scale(problem, x)

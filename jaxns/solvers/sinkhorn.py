@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxns import linear, tree
+from jaxns.solvers import kinks
 from jaxns.solvers.annealing import anneal, marginal_error, sweep
 from jaxns.solvers.semidual import ascent, length
 from jaxns.struct import static, struct
@@ -77,6 +78,9 @@ class Sinkhorn:
         if self._flipped(problem):
             return problem.plan(problem.T.potential(f), f)
         return problem.plan(f, problem.potential(f))
+
+    def margin(self, problem: Any, f: Array) -> Array:
+        return kinks.no_kink(f)
 
     def control(self, problem: Any, f: Array) -> Progress:
         verdict = jnp.where(problem.impossible(), INFEASIBLE, RUNNING).astype(jnp.int32)

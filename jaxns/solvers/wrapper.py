@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from jax import Array
+
 from jaxns.struct import replace
 from jaxns.tree import Tree
 
@@ -39,6 +41,9 @@ class Wrapper:
 
     def solution(self, problem: Any, z: Tree) -> Tree:
         return self.solver.solution(problem, z)
+
+    def margin(self, problem: Any, z: Tree) -> Array | None:
+        return self.solver.margin(problem, z) if hasattr(self.solver, "margin") else None
 
     def scale(self, problem: Any, z: Tree) -> Any:
         return self.solver.scale(problem, z) if hasattr(self.solver, "scale") else 0.0
