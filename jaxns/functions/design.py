@@ -70,6 +70,10 @@ class LinearModel:
         A = self.columns(index)
         return A.T @ (self.weighted(self.bend(self.A @ x))[:, None] * A)
 
+    def hessian_product(self, x: Array, index: Array, s: Array) -> Array:
+        """∇²f(x) v for a v with the entries s in `index` and zeros elsewhere."""
+        return self.adjoint(self.weighted(self.bend(self.A @ x) * (self.columns(index) @ s)))
+
     def lipschitz(self) -> Array | None:
         return None if self.steepest is None else self.steepest * self._largest_eigenvalue()
 

@@ -18,7 +18,7 @@ from jaxns import tree
 from jaxns.solvers.manifold import is_partly_smooth, reduced
 from jaxns.tree import Tree
 
-SIZES = (128, 1024)  # of the buffers for a support: each is compiled
+SIZES = (32, 128, 1024)  # of the buffers for a support: each is compiled
 
 
 class Inverse(NamedTuple):
@@ -35,8 +35,9 @@ def forward_backward(problem: Any, x: Tree, p: Tree, alpha: Any) -> Inverse | No
         return tree.add(b, _reduced(problem, x, p, _gradient_step(problem.f, x, alpha, b)))
 
     def transpose(v):  # w = v + (I − αH) q with q = P w
-        q = _reduced(problem, x, p, tree.scale(1 / alpha, v))
-        return tree.axpy(alpha, _gradient_step(problem.f, x, alpha, q), v)
+        right = tree.scale(1 / alpha, v)
+        q, Hq = reduced(problem, x, p, right, sizes=SIZES, push=True)
+        return tree.add(v, tree.axpy(-alpha, Hq, q))
 
     return Inverse(solve, transpose)
 
@@ -75,7 +76,7 @@ def douglas_rachford(
 
 
 def _reduced(problem: Any, x: Tree, p: Tree, right: Tree) -> Tree:
-    return reduced(problem, x, p, right, sizes=SIZES)
+    return reduced(problem, x, p, right, sizes=SIZES)[0]
 
 
 def _gradient_step(f: Any, x: Tree, alpha: Any, u: Tree) -> Tree:

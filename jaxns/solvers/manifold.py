@@ -27,7 +27,7 @@ def newton_step(
     problem: Any, p: Tree, slope: Tree, linear: str, ridge: Array | float = 0.0
 ) -> Tree:
     """E s with (H_SS + C_SS + ridge I) s = −Eᵀ slope, H = ∇²f(p): see `reduced`."""
-    return reduced(problem, p, p, tree.scale(-1, slope), linear, ridge)
+    return reduced(problem, p, p, tree.scale(-1, slope), linear, ridge)[0]
 
 
 def reduced(
@@ -38,8 +38,11 @@ def reduced(
     linear: str = "auto",
     ridge: Array | float = 0.0,
     sizes: tuple[int, ...] = SIZES,
-) -> Tree:
+    push: bool = False,
+) -> tuple[Tree, Tree]:
     """E s with (H_SS + C_SS + ridge I) s = Eᵀ right, H = ∇²f(x), of the size of the support of p.
+
+    And H E s, if `push`, from the columns gathered where f has `hessian_product`; else zeros.
 
     The support is gathered to the smallest buffer of `sizes` that holds it, so that the cost
     follows it; one that fits none is left in place, and solved for by conjugate gradients.
@@ -59,8 +62,11 @@ def reduced(
     def gradient(v):
         return ravel_pytree(problem.f.gradient(unravel(v)))[0]
 
-    def product(v):  # (H + C) v
-        return jax.jvp(gradient, (at,), (v,))[1] + curvature(v)
+    def hessian(v):
+        return jax.jvp(gradient, (at,), (v,))[1]
+
+    def product(v):
+        return hessian(v) + curvature(v)
 
     count = jnp.sum(support)
 
@@ -89,14 +95,21 @@ def reduced(
 
         n = None if normal is None else restrict(normal)
         matvec, M, rhs = _tangent(n, matvec, lax.stop_gradient(matrix()), restrict(b))
-        return embed(frozen.symmetric(matvec, rhs, M))
+        s = frozen.symmetric(matvec, rhs, M)
+        if not push:
+            return embed(s), jnp.zeros_like(flat)
+        if _has_hessian(problem.f, x) and hasattr(problem.f, "hessian_product"):
+            inside = jnp.minimum(index, flat.size - 1)
+            return embed(s), problem.f.hessian_product(x, inside, jnp.where(used, s, 0))
+        return embed(s), hessian(embed(s))
 
     def in_place():
         def matvec(v):
             return jnp.where(support, product(jnp.where(support, v, 0)) + ridge * v, v)
 
         along, _, rhs = _tangent(normal, matvec, None, b)
-        return frozen.krylov(along, rhs)
+        v = frozen.krylov(along, rhs)
+        return v, hessian(v) if push else jnp.zeros_like(flat)
 
     whole = linear == "direct" or (linear == "auto" and flat.size <= SIZES[-1])
     buffers = [] if linear == "krylov" else [size for size in sizes if size < flat.size]
@@ -105,7 +118,8 @@ def reduced(
     ways = ways if whole else [*ways, in_place]
     # Decided for all lanes together: under vmap every branch would run.
     bucket = jnp.sum(tree.over_lanes(count) > jnp.asarray([0, *buffers][1:], count.dtype))
-    return unravel(lax.switch(bucket, ways))
+    moved, pushed = lax.switch(bucket, ways)
+    return unravel(moved), unravel(pushed)
 
 
 def is_partly_smooth(g: Any, x: Tree) -> bool:
