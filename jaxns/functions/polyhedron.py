@@ -47,32 +47,33 @@ class Polyhedron:
         return indicator(jnp.all(x @ G.T - h <= rounding(G, h, size)) & jnp.all(met), x)
 
     def prox(self, x: Array, step: Any) -> Array:
-        return jnp.vectorize(self._project, signature="(p)->(p)")(x)
+        return jnp.vectorize(lambda x: self._project(x)[0], signature="(p)->(p)")(x)
 
     def prox_margin(self, x: Array, step: Any) -> Array:
         """To where a multiplier of an active row, or the slack of another one, vanishes."""
         return nearest(jnp.vectorize(self._gap, signature="(p)->()")(x))
 
     def _gap(self, x: Array) -> Array:
-        G, h, A, b = self._unit_rows(x)
-        u, active = project(x, G, h, A, b)
-        inverse = jnp.linalg.pinv(jnp.concatenate([jnp.where(active[:, None], G, 0), A]))
+        (G, h, A, _), (u, active) = self._scaled(x), self._project(x)
+        rows = jnp.concatenate([jnp.where(active[:, None], G, 0), A])
+        inverse = jnp.linalg.pinv(rows)
         along = inverse[:, : len(h)]  # how the multipliers of rows of G change with x
-        across = G - (G @ inverse) @ jnp.concatenate([jnp.where(active[:, None], G, 0), A])
+        across = G - (G @ inverse) @ rows  # how slacks do
         steepness = jnp.linalg.norm(jnp.where(active, along, across.T), axis=0)
         parallel = ~active & (steepness <= rank_tolerance(G))  # its slack is constant
         gap = jnp.where(active, (x - u) @ along, jnp.abs(h - G @ u))
         return nearest(jnp.where(parallel, jnp.inf, gap / jnp.where(parallel, 1, steepness)))
 
-    def _project(self, x: Array) -> Array:
-        G, h, A, b = self._unit_rows(x)
+    def _project(self, x: Array) -> tuple[Array, Array]:
+        """The projection, and its active rows."""
+        G, h, A, b = self._scaled(x)
         u, active = project(*map(lax.stop_gradient, (x, G, h, A, b)))
         rows = jnp.concatenate([A, jnp.where(active[:, None], G, 0)])
         moving = onto_affine(x, rows, jnp.concatenate([b, jnp.where(active, h, 0)]))
-        return u + (moving - lax.stop_gradient(moving))
+        return u + (moving - lax.stop_gradient(moving)), active
 
-    def _unit_rows(self, x: Array) -> tuple[Array, Array, Array, Array]:
-        """With rows of G of length 1 or 0."""
+    def _scaled(self, x: Array) -> tuple[Array, Array, Array, Array]:
+        """With the rows of G of length 1 or 0."""
         G, h, A, b = self._rows(x)
         length = lax.stop_gradient(jnp.linalg.norm(G, axis=1))
         length = jnp.where(length > 0, length, 1)
