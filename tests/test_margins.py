@@ -397,12 +397,24 @@ def test_what_solvers_do_not_know():
         assert prepared.margin(problem, prepared.init(problem, x)) is None
 
 
-def test_solvers_for_problems_of_their_own():
-    """A quadratic program has a kink where a multiplier vanishes with its slack."""
+def test_of_a_smooth_step():
     transport = problems.Transport(np.ones((2, 2)), np.ones(2) / 2, np.ones(2) / 2, 1.0)
     assert Sinkhorn().margin(transport, jnp.zeros(2)) == np.inf
-    for q, expected in [(1.0, 1.0), (-0.5, 0.5), (0.0, 0.0)]:  # min x²/2 + qx, x ≥ 0
-        program = QuadraticProgram(np.eye(1), np.array([q]), G=-np.eye(1), h=np.zeros(1))
-        solution = solve(program)
-        found = program.default_solver().margin(program, solution.z)
-        np.testing.assert_allclose(found, expected / np.sqrt(2), atol=1e-7)
+
+
+@pytest.mark.parametrize(("q", "unit"), [(1.0, 1.0), (-0.5, 1.0), (3.0, 7.0), (0.0, 1.0)])
+def test_of_a_quadratic_program(q, unit):
+    """min x²/2 + qx, unit·x ≥ 0: the map, constant on both sides, jumps right behind the margin."""
+    program = QuadraticProgram(np.eye(1), np.array([q]), G=-unit * np.eye(1), h=np.zeros(1))
+    solver, solution = program.default_solver(), solve(program)
+    m, steepest = jax.value_and_grad(lambda z: solver.margin(program, z))(solution.z)
+    if q == 0:
+        np.testing.assert_allclose(m, 0, atol=1e-7)
+        return
+    assert m > 0
+    np.testing.assert_allclose(tree.norm(steepest), 1, rtol=1e-6)
+    inside, behind = (
+        solver.step(program, tree.axpy(-part * m, steepest, solution.z)) for part in (0.999, 1.001)
+    )
+    chex.assert_trees_all_close(inside, solution.z, atol=1e-6)
+    assert abs(behind.x[0] - inside.x[0]) > 0.1

@@ -90,8 +90,10 @@ class InteriorPoint:
         return w
 
     def margin(self, problem: Any, w: Optimum) -> Array:
-        """To where a constraint is neither active nor inactive, z = s."""
-        return jnp.min(jnp.abs(w.z - w.s), initial=jnp.inf) / 2**0.5
+        """To where a constraint is neither active nor inactive: z = s in scaled units."""
+        c, _, of_G = _scales(problem)
+        gap = jnp.abs(c / of_G * w.z - of_G * w.s) / jnp.hypot(c / of_G, of_G)
+        return jnp.min(gap, initial=jnp.inf)
 
     def control(self, problem: Any, w: Optimum) -> Interior:
         return Interior(
