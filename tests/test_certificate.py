@@ -246,3 +246,47 @@ def test_auto_is_implicit_or_piggyback():
     np.testing.assert_allclose(forward, backward, rtol=1e-9)
     with pytest.raises(ValueError, match="direction"):
         jaxns.Auto(direction="up")
+
+
+@pytest.mark.slow
+def test_bounds_cover_what_stopping_early_does():
+    """A lasso of 200 × 1000, whose first supports are larger than there are samples."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 1000))
+    for j in range(1, 1000):
+        X[:, j] = 0.5 * X[:, j - 1] + np.sqrt(0.75) * X[:, j]
+    y = X[:, :10] @ rng.normal(size=10) + 0.1 * rng.normal(size=200)
+    penalty = 0.1 * np.abs(X.T @ y).max() / 200
+    weights = jnp.asarray(rng.normal(size=1000))
+    problem = jaxns.problems.lasso(X, y, penalty)
+    x = np.array(jaxns.solve(problem, jaxns.CoordinateDescent()).x)
+    S = np.flatnonzero(x)
+    dx = -np.linalg.solve(X[:, S].T @ X[:, S] / 200, np.sign(x[S]))
+    exact = float(np.asarray(weights)[S] @ dx)
+    for steps in (3, 5, 8, 10, 15):
+        stop = jaxns.Stop(max_steps=steps, on_failure="ignore")
+        sol = jaxns.solve(problem, stop=stop)
+        c = jaxns.certify(problem, solution=sol, cotangent=weights)
+        np.testing.assert_allclose(c.gradient.g.penalty, exact, rtol=1e-9)
+
+        def early(t, stop=stop):
+            lasso, mode = jaxns.problems.lasso(X, y, t), jaxns.Implicit(on_failure="ignore")
+            return jnp.vdot(weights, jaxns.solve(lasso, mode=mode, stop=stop).x)
+
+        error = abs(float(jax.grad(early)(penalty)) - exact)
+        assert error <= float(c.bounds["Implicit"].g.penalty)
+        assert error > 1e-3 * abs(exact)
+
+
+def test_degenerate_problems_have_certificates():
+    """Above the largest penalty nothing moves; one sample and one feature; a weight of zero."""
+    A, b = DESIGNS[0], TARGETS[0]
+    largest = np.abs(A.T @ b).max()
+    above = jaxns.certify(small_lasso(1.1 * largest))
+    assert bool(above.unique)
+    assert float(above.gradient.g.penalty) == 0
+    assert float(above.margin) > 0
+    one = jaxns.Composite(LeastSquares(jnp.ones((1, 1)), jnp.array([2.0])), L1(0.5))
+    c = jaxns.certify(one, cotangent=jnp.ones(1))
+    np.testing.assert_allclose(c.gradient.g.penalty, -1.0, rtol=1e-12)
+    assert c.recommended is not None
