@@ -14,7 +14,9 @@ from jaxns.problems import Composite, QuadraticProgram, Root, SplitForm, Transpo
 from jaxns.solve import Path, derivative_path, fixed_point, solve
 from jaxns.solvers import (
     ADMM,
+    LBFGS,
     Anderson,
+    Broyden,
     CoordinateDescent,
     DavisYin,
     DouglasRachford,
@@ -50,6 +52,7 @@ __all__ = [
     # how
     "ADMM",
     "Anderson",
+    "Broyden",
     "CoordinateDescent",
     "DavisYin",
     "DouglasRachford",
@@ -57,6 +60,7 @@ __all__ = [
     "GradientDescent",
     "HeavyBall",
     "InteriorPoint",
+    "LBFGS",
     "Nesterov",
     "Newton",
     "PrimalDual",

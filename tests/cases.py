@@ -40,6 +40,11 @@ def _huber_like(x, A, b):
     return jnp.sum(jnp.sqrt(1 + r**2)) / b.size
 
 
+def _normal_equations(x, A, b, weight):
+    """Of a least-squares problem with an arctangent for a penalty's derivative."""
+    return A.T @ (A @ x - b) / b.size + weight * jnp.arctan(x)
+
+
 _SUM = (jnp.ones((1, P)), jnp.ones(1))
 
 
@@ -83,6 +88,10 @@ PROBLEMS: dict[str, tuple[Callable[[jax.Array], Any], jax.Array]] = {
     "robust_lasso": (
         lambda t: jaxns.Composite(Smooth(_huber_like, X, t[1] * y), L1(t[0])),
         jnp.array([0.1, 1.1]),
+    ),
+    "equations": (
+        lambda t: jaxns.Root(_normal_equations, X, t[1] * y, t[0]),
+        jnp.array([0.4, 1.1]),
     ),
     "quadratic_program": (
         lambda t: jaxns.QuadraticProgram(X.T @ X, -t[1] * (y @ X), *_SUM, X[:5], t[0] + y[:5]),
@@ -153,6 +162,12 @@ SOLVERS: dict[str, Case] = {
         ("bounded", "linear_program"),
         read=lambda optimum: optimum.x,
     ),
+    "LBFGS": Case(jaxns.LBFGS(), ("logistic", "ridge"), ("ridge",)),
+    "LBFGS, without a Lipschitz constant": Case(jaxns.LBFGS(), ("smooth",), ("smooth",)),
+    "LBFGS, aware": Case(
+        jaxns.LBFGS(memory=4, opa=jnp.arange(1.0, 1 + P), every=3), ("ridge",), ("ridge",)
+    ),
+    "Broyden": Case(jaxns.Broyden(), ("equations",)),
     "Nesterov": Case(jaxns.Nesterov(jaxns.GradientDescent()), ("ridge", "logistic"), ("logistic",)),
     "Anderson": Case(
         jaxns.Anderson(jaxns.ForwardBackward()), ("lasso", "logistic", "box"), ("logistic", "box")
@@ -181,7 +196,7 @@ SLOW_PAIRS = [(solver, problem) for solver, case in SOLVERS.items() for problem 
 
 
 def start(problem: str) -> jax.Array | None:
-    return jnp.zeros(P) if problem in ("smooth", "robust_lasso") else None
+    return jnp.zeros(P) if problem in ("smooth", "robust_lasso", "equations") else None
 
 
 def solution(solver: str, problem: str, theta: jax.Array, **options: Any) -> jax.Array:

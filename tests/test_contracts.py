@@ -52,7 +52,9 @@ def reference():
             stepsize = 0.8 * len(y) / np.linalg.norm(X, 2) ** 2  # the losses' curvature is ≤ 1
 
             def x(theta):
-                solver = None if start(problem) is None else jaxns.ForwardBackward(stepsize)
+                composite = isinstance(build(theta), jaxns.Composite)
+                given = start(problem) is not None and composite
+                solver = jaxns.ForwardBackward(stepsize) if given else None
                 found = jaxns.solve(build(theta), solver, start(problem), stop=STRICT).x
                 return getattr(found, "x", found)
 

@@ -2,6 +2,7 @@
 
 from jaxns.solvers.admm import ADMM
 from jaxns.solvers.anderson import Anderson
+from jaxns.solvers.broyden import Broyden
 from jaxns.solvers.coordinate_descent import CoordinateDescent
 from jaxns.solvers.davis_yin import DavisYin
 from jaxns.solvers.douglas_rachford import DouglasRachford
@@ -9,6 +10,7 @@ from jaxns.solvers.forward_backward import ForwardBackward
 from jaxns.solvers.gradient_descent import GradientDescent
 from jaxns.solvers.heavy_ball import HeavyBall
 from jaxns.solvers.interior_point import InteriorPoint
+from jaxns.solvers.lbfgs import LBFGS
 from jaxns.solvers.nesterov import Nesterov
 from jaxns.solvers.newton import Newton
 from jaxns.solvers.primal_dual import PrimalDual
@@ -20,6 +22,7 @@ from jaxns.solvers.stochastic_gradient import StochasticGradient
 __all__ = [
     "ADMM",
     "Anderson",
+    "Broyden",
     "CoordinateDescent",
     "DavisYin",
     "DouglasRachford",
@@ -27,6 +30,7 @@ __all__ = [
     "GradientDescent",
     "HeavyBall",
     "InteriorPoint",
+    "LBFGS",
     "Nesterov",
     "Newton",
     "PrimalDual",
