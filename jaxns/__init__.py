@@ -9,7 +9,7 @@ it stops (a `Stop`), and how it is differentiated (a mode).
 from jaxns import _conflict, functions, nonsmooth, problems
 from jaxns.divergence import sinkhorn_divergence
 from jaxns.fixed_point import ConvergenceError, Solution, Status, Stop
-from jaxns.modes import Auto, Implicit, OneStep, Piggyback, Probe
+from jaxns.modes import Auto, Implicit, OneStep, Piggyback, Probe, Shine
 from jaxns.problems import Composite, QuadraticProgram, Root, SplitForm, Transport
 from jaxns.solve import Path, derivative_path, fixed_point, solve
 from jaxns.solvers import (
@@ -80,6 +80,7 @@ __all__ = [
     "OneStep",
     "Piggyback",
     "Probe",
+    "Shine",
     # whether it can be trusted
     "Certificate",
     "Record",

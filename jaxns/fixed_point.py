@@ -43,6 +43,7 @@ class Iteration:
     settle: Callable[[Any, Any], Any] = lambda theta, control: theta
     scale: Callable[[Any, Tree], Any] = lambda theta, z: 0.0
     linearisation: Callable[[Any, Tree], Any] = lambda theta, z: None
+    estimate: Callable[[Any, Tree, Any], Any] = lambda theta, z, control: None
 
 
 @struct

@@ -35,6 +35,8 @@ class Solver(Protocol):
         known of it (symmetric; restricted to a support). `Implicit` checks what it returns.
     margin(problem, z): a lower bound of the distance from z to the nearest kink of `step`; None, or
         no such method, where it is not known. See `jaxns.solvers.kinks`.
+    estimate(problem, z, control): the same two functions, approximately, from what the run that
+        ended with `control` has learned: a quasi-Newton matrix. `Shine` takes it as it is.
     noisy: True where `advance` draws at random, so that no residual tells when it has converged.
     """
 
@@ -61,7 +63,7 @@ def solve(
     solver: how; by default the one that the problem names.
     x0: where to start (a pytree of floating-point arrays); by default zero, where the problem
         knows its shape.
-    mode: how the solution is differentiated: `Implicit()`, `Piggyback()` or `OneStep()`.
+    mode: how the solution is differentiated: `Implicit()`, `Piggyback()`, `OneStep()`, `Shine()`.
     stop: when to stop, and what to do about a solve that did not converge.
 
     Nothing is traced again when only numbers change: data, penalties, stepsizes, tolerances.
@@ -248,8 +250,13 @@ def _linearisation(theta, z):
     return solver.linearisation(problem, z) if hasattr(solver, "linearisation") else None
 
 
-STEPPING = Iteration(_step, scale=_scale, linearisation=_linearisation)
-ADVANCING = Iteration(_step, _control, _advance, _settle, _scale, _linearisation)
+def _estimate(theta, z, control):
+    solver, problem = theta
+    return solver.estimate(problem, z, control) if hasattr(solver, "estimate") else None
+
+
+STEPPING = Iteration(_step, scale=_scale, linearisation=_linearisation, estimate=_estimate)
+ADVANCING = Iteration(_step, _control, _advance, _settle, _scale, _linearisation, _estimate)
 
 
 @jax.jit

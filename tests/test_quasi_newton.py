@@ -104,12 +104,12 @@ def test_two_loops_are_the_matrix():
     for s in S:
         y, V = A @ s, jnp.eye(n) - jnp.outer(A @ s, s) / (s @ A @ s)
         H = V.T @ H @ V + jnp.outer(s, s) / (s @ y)
-    apply = jax.vmap(functools.partial(pairs.apply, unit=jnp.asarray(1.0)))
+    apply = jax.vmap(functools.partial(pairs.apply, initial=pairs.scaling(jnp.ones(()))))
     np.testing.assert_allclose(apply(jnp.eye(n)), H, rtol=1e-10, atol=1e-12)
 
     _, conjugate = jnp.linalg.eigh(A)
     pairs = Pairs(conjugate.T, conjugate.T @ A)
-    exact = jax.vmap(functools.partial(pairs.apply, unit=jnp.asarray(1.0)))(jnp.eye(n))
+    exact = jax.vmap(functools.partial(pairs.apply, initial=jnp.asarray(1.0)))(jnp.eye(n))
     np.testing.assert_allclose(exact, jnp.linalg.inv(A), rtol=1e-9, atol=1e-12)
 
 
@@ -175,6 +175,6 @@ def test_bad_arguments():
         jaxns.solve(jaxns.Composite(Quadratic(jnp.eye(2), jnp.ones(2))), jaxns.LBFGS(opa=[1.0]))
     with pytest.raises(TypeError, match="use LBFGS"):
         jaxns.solve(problems()["ridge"], jaxns.Broyden())
+    lasso = jaxns.Composite(LeastSquares(jnp.eye(2), jnp.ones(2)), L1(0.1))
     with pytest.raises(TypeError, match="gradient on g"):
-        f = LeastSquares(jnp.eye(2), jnp.ones(2))
-        jaxns.solve(jaxns.Composite(f, L1(0.1)), jaxns.LBFGS())
+        jaxns.solve(lasso, jaxns.LBFGS())

@@ -15,9 +15,10 @@ from jaxns.modes.implicit import Implicit
 from jaxns.modes.one_step import OneStep
 from jaxns.modes.piggyback import Piggyback
 from jaxns.modes.probe import Probe
+from jaxns.modes.shine import Shine
 from jaxns.tree import Tree
 
-__all__ = ["Auto", "Implicit", "Mode", "OneStep", "Piggyback", "Probe"]
+__all__ = ["Auto", "Implicit", "Mode", "OneStep", "Piggyback", "Probe", "Shine"]
 
 
 class Mode(Protocol):

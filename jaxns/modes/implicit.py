@@ -73,8 +73,10 @@ class Implicit:
     def run(self, iteration: Iteration, theta: Any, z0: Tree, stop: Stop) -> Run:
         return rule.run(iteration, theta, z0, stop, self)
 
-    def wants_structure(self, size: int) -> bool:
-        return self.method == "structured" or (self.method == "auto" and size > linear.DENSE_SIZE)
+    def known(self, iteration: Iteration, theta: Any, z: Tree, control: Any) -> Any:
+        large = tree.size(z) > linear.DENSE_SIZE
+        wanted = self.method == "structured" or (self.method == "auto" and large)
+        return iteration.linearisation(theta, z) if wanted else None
 
     def invert(self, system: rule.System, b: Array) -> tuple[Array, linear.Report]:
         policy = "ignore" if self.on_failure == "ignore" else "nan"

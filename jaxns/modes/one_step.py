@@ -39,8 +39,8 @@ class OneStep:
     def run(self, iteration: Iteration, theta: Any, z0: Tree, stop: Stop) -> Run:
         return rule.run(iteration, theta, z0, stop, self)
 
-    def wants_structure(self, size: int) -> bool:
-        return False
+    def known(self, iteration: Iteration, theta: Any, z: Tree, control: Any) -> None:
+        """Nothing but the map is used."""
 
     def invert(self, system: rule.System, b: Array) -> tuple[Array, linear.Report]:
         def body(_, x):

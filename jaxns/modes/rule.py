@@ -5,9 +5,10 @@ With A = ∂_z F(z, θ) and B = ∂_θ F(z, θ) at the last iterate, z = F(z, θ
     dz = (I − A)⁻¹ B dθ,        θ̄ = Bᵀ (I − A)⁻ᵀ z̄.
 
 A mode only supplies the inverse, exact or approximate, as `invert(system, b)`: the linear system
-solved (`Implicit`), K terms of the Neumann series (`OneStep`); `check(solved)` may raise when an
-eager backward pass got no finite answer. A solver may know a cheaper way, `linearisation`: what it
-proposes is an inverse like any other, and the residual in I − A decides. The start z0 and the
+solved (`Implicit`), K terms of the Neumann series (`OneStep`), the quasi-Newton matrix that the run
+left behind (`Shine`); `check(solved)` may raise when an eager backward pass got no finite answer.
+What a solver knows of the inverse, and the mode asks for in `known(iteration, theta, z, control)`,
+a pair b ↦ (I − A)⁻¹ b, b ↦ (I − A)⁻ᵀ b or None, is put into the system. The start z0 and the
 control state have no influence on a fixed point, hence derivative zero. Only those leaves of θ are
 differentiated whose derivative is asked for.
 """
@@ -22,7 +23,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero, zero_from_primal
 from jax.flatten_util import ravel_pytree
 
-from jaxns import linear, tree
+from jaxns import linear
 from jaxns.fixed_point import Iteration, Run, Stop, iterate
 from jaxns.modes import probe
 from jaxns.modes.oneway import reverse_only
@@ -138,10 +139,8 @@ def _system(flat, leaves, z, control, mode, matvec):
     def on_vectors(function):
         return None if function is None else lambda v: flatten(function(unravel(v)))
 
-    found = None
-    if mode.wants_structure(tree.size(z)):
-        leaves, z, control = lax.stop_gradient((leaves, z, control))
-        found = flat.iteration.linearisation(flat.settled(control, leaves), z)
+    leaves, z, control = lax.stop_gradient((leaves, z, control))
+    found = mode.known(flat.iteration, flat.settled(control, leaves), z, control)
     inverse, transposed = (None, None) if found is None else map(on_vectors, found)
     M = on_vectors(getattr(mode, "precondition", None))
     M_transposed = None

@@ -7,6 +7,7 @@ from jax import Array, lax
 from jax.flatten_util import ravel_pytree
 
 from jaxns import tree, validate
+from jaxns.solvers import linearised
 from jaxns.solvers.wrapper import Wrapper
 from jaxns.struct import settle, static, struct
 from jaxns.tree import Tree
@@ -39,6 +40,13 @@ class Anderson(Wrapper):
     iteration goes on from the image of the best point. So it converges where F does, at a kink or
     from a bad start too. The fixed point, and the map that is differentiated, are those of
     `solver`, whose own acceleration is not used.
+
+    What it remembers of the residuals R and images of F makes an estimate of (I − ∂F)⁻¹, the
+    identity but for the differences seen (multisecant, type II: Fang and Saad 2009),
+
+        I − ΔF (ΔRᵀ ΔR)⁻¹ ΔRᵀ,    which maps ΔR = −(I − ∂F) ΔZ to −ΔZ = ΔR − ΔF;
+
+    `Shine` uses it.
 
     memory: m, points remembered.   regularisation: λ ≥ 0.
     """
@@ -74,6 +82,27 @@ class Anderson(Wrapper):
         best = jnp.where(accepted, size, control.best)
         count = jnp.where(accepted, control.count + 1, 0)
         return z_next, Memory(image, images, residuals, count, safe, best)
+
+    def estimate(self, problem: Any, z: Tree, control: Memory) -> linearised.Inverse:
+        """b ↦ b − ΔF ΔR⁺ b, and its transpose."""
+        _, unravel = ravel_pytree(z)
+        newest = (control.count - 1) % self.memory
+        stored = (jnp.arange(self.memory) < control.count)[:, None]
+        dR = jnp.where(stored, control.residuals - control.residuals[newest], 0)
+        dF = jnp.where(stored, control.images - control.images[newest], 0)
+        size = jnp.linalg.norm(dR, axis=1, keepdims=True)
+        dR, dF = dR / jnp.where(size > 0, size, 1), dF / jnp.where(size > 0, size, 1)
+        inverse = jnp.linalg.pinv(dR, rtol=1e3 * tree.eps(dR))
+
+        def solve(b):
+            b, _ = ravel_pytree(b)
+            return unravel(b - (b @ inverse) @ dF)
+
+        def transpose(b):
+            b, _ = ravel_pytree(b)
+            return unravel(b - inverse @ (dF @ b))
+
+        return linearised.Inverse(solve, transpose)
 
     def _weights(self, residuals: Array, stored: Array) -> Array:
         """α, zero for the rows that are not in use: solve (R Rᵀ + λ I) α ∝ 1."""

@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 from jaxns import tree, validate
 from jaxns.solvers import linearised, stepsize
 from jaxns.solvers.needs import need_no_penalty, need_plain
-from jaxns.struct import replace, settle, static, struct
+from jaxns.struct import Stateless, replace, settle, static, struct
 from jaxns.tree import Tree
 
 ARMIJO = 1e-4  # fraction of the predicted decrease that is asked for
@@ -30,17 +30,14 @@ class Pairs:
         """With one more pair, in the place of the oldest."""
         return Pairs(jnp.vstack([self.s[1:], s]), jnp.vstack([self.y[1:], y]))
 
-    def apply(self, v: Array, unit: Array) -> Array:
-        """H v by the two-loop recursion (Nocedal 1980): BFGS from H₀ = sᵀy/yᵀy, or `unit`.
+    def apply(self, v: Array, initial: Array) -> Array:
+        """H v by the two-loop recursion (Nocedal 1980): BFGS from H₀ = `initial`, a number.
 
         Each pair makes H ← (I − ρ s yᵀ) H (I − ρ y sᵀ) + ρ s sᵀ, with ρ = 1/sᵀy.
         """
         curvature = jnp.sum(self.s * self.y, axis=1)
         rho = jnp.where(curvature > 0, 1 / jnp.where(curvature > 0, curvature, 1), 0)
         rows = (self.s, self.y, rho)
-        newest = curvature[-1] > 0
-        squared = self.y[-1] @ self.y[-1]
-        initial = jnp.where(newest, curvature[-1] / jnp.where(newest, squared, 1), unit)
 
         def down(q, row):
             s, y, rho = row
@@ -53,6 +50,12 @@ class Pairs:
 
         q, alphas = lax.scan(down, v, rows, reverse=True)
         return lax.scan(up, initial * q, (rows, alphas))[0]
+
+    def scaling(self, otherwise: Array) -> Array:
+        """sᵀy/yᵀy of the newest pair, which lies between the ends of the spectrum of H."""
+        curvature, squared = self.s[-1] @ self.y[-1], self.y[-1] @ self.y[-1]
+        known = squared > 0
+        return jnp.where(known, curvature / jnp.where(known, squared, 1), otherwise)
 
 
 @struct
@@ -92,6 +95,9 @@ class LBFGS:
 
     memory: m.   stepsize: α > 0. By default 1/L where f and g know their Lipschitz constants,
         otherwise the least sᵀy/yᵀy met on the way.
+    initial: H before any pair, a number; by default sᵀy/yᵀy of the newest pair, which suits the
+        steps. What H says of directions that no step went along is this number: 1/penalty says
+        there that the penalty is all the curvature there is.
     opa: outer-problem awareness (arXiv 2106.00553): the vector v that a derivative will ask H for,
         a pytree like x, or a function of x that gives it, such as the gradient of the outer loss
         (without arrays of its own; `jax.tree_util.Partial` carries some). At every `every`-th
@@ -101,6 +107,7 @@ class LBFGS:
 
     memory: int = static(default=10)
     stepsize: float | Array | None = None
+    initial: float | Array | None = None
     opa: Tree | Callable[[Tree], Tree] | None = None
     every: int = static(default=5)
 
@@ -109,6 +116,11 @@ class LBFGS:
             count = validate.integer(name, getattr(self, name))
             settle(self, name, validate.positive(name, count))
         stepsize.check(self)
+        if callable(self.opa) and jax.tree.leaves(self.opa) == [self.opa]:  # a plain function
+            settle(self, "opa", Stateless(self.opa))
+        if self.initial is not None:
+            initial = validate.positive("initial", validate.scalar("initial", self.initial))
+            settle(self, "initial", initial)
 
     def prepare(self, problem: Any, x0: Tree) -> "LBFGS":
         need_no_penalty(self, problem)
@@ -154,7 +166,7 @@ class LBFGS:
             enough, (v, g, here), (control.point, control.gradient, control.value)
         )
         t = jnp.where(enough, 1, 0.5 * control.t)
-        d = -pairs.apply(g, alpha)
+        d = -self._apply(pairs, g, alpha)
         d = jnp.where((g @ d < 0) & (t >= SHORTEST), d, -alpha * g)
         accepted = control.accepted + enough
         return unravel(v + t * d), Search(image, v, g, here, d, t, pairs, accepted, alpha)
@@ -167,12 +179,17 @@ class LBFGS:
         _, unravel = ravel_pytree(x)
 
         def solve(b):
-            return unravel(control.pairs.apply(ravel_pytree(b)[0], control.alpha) / control.alpha)
+            Hb = self._apply(control.pairs, ravel_pytree(b)[0], control.alpha)
+            return unravel(Hb / control.alpha)
 
         return linearised.Inverse(solve, solve)
 
     def linearisation(self, problem: Any, x: Tree) -> linearised.Inverse | None:
         return linearised.gradient_descent(problem, x, self.stepsize)
+
+    def _apply(self, pairs: Pairs, v: Array, alpha: Array) -> Array:
+        initial = pairs.scaling(alpha) if self.initial is None else self.initial
+        return pairs.apply(v, jnp.asarray(initial, v.dtype))
 
     def _start(self, problem: Any, x: Tree) -> Any:
         """α, or a first guess of it."""
@@ -195,7 +212,7 @@ class LBFGS:
         flat = ravel_pytree(wanted)[0].astype(v.dtype)
 
         def aware(pairs):
-            e = pairs.apply(flat, alpha)
+            e = self._apply(pairs, flat, alpha)
             size = tree.norm(e)
             e = e * lax.stop_gradient(tree.norm(s) / jnp.where(size > 0, size, 1))
             y = ravel_pytree(_gradient(problem, unravel(v + e)))[0] - g
