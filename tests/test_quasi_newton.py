@@ -10,7 +10,7 @@ import pytest
 import scipy.optimize
 
 import jaxns
-from jaxns.functions import L1, LeastSquares, Quadratic
+from jaxns.functions import L1, LeastSquares, Quadratic, Smooth, SquaredL2
 from jaxns.solvers.broyden import LowRank
 from jaxns.solvers.lbfgs import Pairs
 
@@ -178,3 +178,48 @@ def test_bad_arguments():
     lasso = jaxns.Composite(LeastSquares(jnp.eye(2), jnp.ones(2)), L1(0.1))
     with pytest.raises(TypeError, match="gradient on g"):
         jaxns.solve(lasso, jaxns.LBFGS())
+
+
+traces = []
+
+
+def fit(x, A, b):
+    traces.append(1)
+    return 0.5 * jnp.sum((A @ x["slope"] + x["level"] - b) ** 2) / b.size
+
+
+def stationary(x, A, b, weight):
+    gradient = jax.grad(fit)(x, A, b)
+    return [gradient["level"] + weight * x["level"], gradient["slope"] + weight * x["slope"]]
+
+
+def test_pytree_unknowns_traced_once():
+    """A dictionary of unknowns, in the objective and in the equations; numbers do not retrace."""
+    A, b = jnp.asarray(rng.normal(size=(12, 3))), jnp.asarray(rng.normal(size=12))
+    x0 = {"level": jnp.zeros(()), "slope": jnp.zeros(3)}
+
+    def objective(weight, mode, stepsize=0.1):
+        problem = jaxns.Composite(Smooth(fit, A, b), SquaredL2(weight))
+        solver = jaxns.LBFGS(stepsize=stepsize, opa=x0 | {"slope": jnp.ones(3)})
+        return jaxns.solve(problem, solver, x0, mode=mode).x["slope"]
+
+    def equations(weight, mode):
+        problem = jaxns.Root(stationary, A, b, weight)
+        return jaxns.solve(problem, jaxns.Broyden(), x0, mode=mode).x["slope"]
+
+    full = jnp.column_stack([jnp.ones(12), A])
+
+    def exact(weight):
+        gram = full.T @ full / 12 + weight * jnp.eye(4)
+        return jnp.linalg.solve(gram, full.T @ b / 12)[1:]
+
+    for solution in (objective, equations):
+        for mode in (jaxns.Implicit(), jaxns.Shine(refine=8)):
+            np.testing.assert_allclose(solution(0.3, mode), exact(0.3), atol=1e-9)
+            found = jax.jacrev(solution)(0.3, mode)
+            np.testing.assert_allclose(found, jax.jacrev(exact)(0.3), atol=1e-8)
+    traces.clear()
+    objective(0.4, jaxns.Implicit(), 0.2)
+    assert not traces
+    equations(0.4, jaxns.Implicit())
+    assert len(traces) == 1  # `Root` counts its equations
