@@ -60,8 +60,6 @@ def measured(build, count, steps):
     solver = jaxns.GradientDescent(0.3) if build is not lasso else jaxns.ForwardBackward(0.3)
     stop = jaxns.Stop(tol=None, max_steps=steps)
 
-    @jax.jit
-    @jax.vmap
     def run(A, b, w):
         problem = build(A, b, 0.1)
         sol = jaxns.solve(problem, solver, stop=stop)
@@ -75,7 +73,7 @@ def measured(build, count, steps):
         return sol.z, found, bounds | {"distance": c.distance}, c.kink
 
     data = DESIGNS[:count], TARGETS[:count], WEIGHTS[:count]
-    z, found, bounds, kink = run(*data)
+    z, found, bounds, kink = jax.jit(lambda data: jax.lax.map(lambda one: run(*one), data))(data)
     exact = [truth(build, A, b, 0.1) for A, b in zip(*data[:2], strict=True)]
     slope = np.array([w @ dx for w, (_, dx) in zip(data[2], exact, strict=True)])
     errors = {name: np.abs(value - slope) for name, value in found.items()}

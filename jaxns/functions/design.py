@@ -63,7 +63,10 @@ class LinearModel:
         size = jnp.sqrt((self.A * self.A) @ jnp.ones(self.A.shape[1], self.A.dtype))
         size = size if self.weights is None else jnp.where(self.weights > 0, size, 0)
         size = size.reshape((-1,) + (1,) * (gap.ndim - 1))
-        return nearest(jnp.where(size > 0, gap / jnp.where(size > 0, size, 1), jnp.inf))
+        there = (size > 0) & (gap < jnp.inf)
+        return nearest(
+            jnp.where(there, jnp.where(there, gap, 0) / jnp.where(there, size, 1), jnp.inf)
+        )
 
     def hessian(self, x: Array, index: Array | None = None) -> Array:
         """∇²f(x), or its rows and columns in `index`, for an unknown that is a vector."""

@@ -30,5 +30,8 @@ class Mode(Protocol):
     def run(self, iteration: Iteration, theta: Any, z0: Tree, stop: Stop) -> Run: ...
 
     def cost(self, steps: Any, adjoint_steps: Any, size: int, itemsize: int) -> tuple[Any, Any]:
-        """Evaluations of F (or products with its Jacobian) and bytes of a backward pass."""
+        """Evaluations of F (or products with its Jacobian) and bytes of a backward pass; optional.
+
+        So is `pointwise`: True where the derivative depends on the last point only.
+        """
         ...

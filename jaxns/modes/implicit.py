@@ -1,7 +1,7 @@
 """Implicit differentiation: solve the linearised fixed-point equation where the run ended."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -48,6 +48,8 @@ class Implicit:
     start: where the reverse system starts, a pytree like z: the `adjoint` of an earlier `Probe`.
     probe: a `Probe`, whose "gradient" tells how the backward pass went.
     """
+
+    pointwise: ClassVar[bool] = True  # it depends on the last point only
 
     direction: str = static(default="reverse")
     method: str = static(default="auto")

@@ -1,6 +1,6 @@
 """One-step differentiation: differentiate the last step, or the last few, only."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -26,6 +26,8 @@ class OneStep:
     steps: K ≥ 1.   direction: "reverse" or "both", as for `Implicit`.
     probe: as for `Implicit`: its residual, ‖(Aᵀ)^K z̄‖ / ‖z̄‖, is what the sum leaves out.
     """
+
+    pointwise: ClassVar[bool] = True  # it depends on the last point only
 
     steps: int = static(default=1)
     direction: str = static(default="reverse")

@@ -61,6 +61,10 @@ class Shine:
             )
         return found
 
+    def cost(self, steps: Any, adjoint_steps: Any, size: int, itemsize: int) -> tuple[Any, Any]:
+        """Evaluations and bytes, beside the memory of the run."""
+        return self.refine + 1, itemsize * size * (self.refine + 4)
+
     def invert(self, system: rule.System, b: Array) -> tuple[Array, linear.Report]:
         def by(H):
             def share(matvec, v):

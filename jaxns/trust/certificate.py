@@ -190,15 +190,16 @@ def certify(
     bounds, errors, evaluations, memory = {}, {}, {}, {}
     for mode in modes:
         label = type(mode).__name__
-        if hasattr(mode, "invert") and not adaptive:  # it depends on the last point only
+        if getattr(mode, "pointwise", False) and not adaptive:  # the last point is all it needs
             value, report = _gradient(problem, solver, x0, solution.z, cotangent, mode)
         else:
             value, report = _gradient(problem, solver, x0, None, cotangent, mode, again)
         bounds[label] = jax.tree.map(_bound, value, reference, doubt)
         error = _relative(bounds[label], reference, problem)
         errors[label] = jnp.where(found.ok, error, jnp.inf)
-        cost = mode.cost(solution.steps, report.steps, tree.size(z0), tree.dtype(z0).itemsize)
-        evaluations[label], memory[label] = cost
+        cost = getattr(mode, "cost", lambda *_: (jnp.nan, jnp.nan))
+        size, itemsize = tree.size(z0), tree.dtype(z0).itemsize
+        evaluations[label], memory[label] = cost(solution.steps, report.steps, size, itemsize)
     return Certificate(
         **found.spectrum._asdict(),
         status=solution.status,
