@@ -213,6 +213,7 @@ def test_many_cotangents_factorise_once():
     assert set(re.findall(r"(f64\[[\d,]*\]) \S+ \S+ = lu\b", text)) == {"f64[20,20]"}
 
 
+@pytest.mark.slow
 def test_least_norm_where_the_solution_is_not_unique():
     """Duplicated columns: predictions have derivatives; single coefficients have none."""
     twice = jnp.hstack([X, X])
@@ -239,6 +240,7 @@ def test_bad_arguments():
         jaxns.Implicit(restart=0)
 
 
+@pytest.mark.slow
 def test_kinks_of_the_gradient_are_no_obstacle():
     """A Hessian that is only piecewise constant serves as well."""
     build = lambda t: jaxns.Composite(Huber(X, y, 0.05), L1(0.05 * LARGEST * t))  # noqa: E731

@@ -187,6 +187,7 @@ def test_stopped_early_is_never_recommended():
     assert converged.gradient.g.penalty.shape == ()
 
 
+@pytest.mark.slow
 def test_no_fixed_point_no_bound():
     root = jaxns.Root(lambda x: x**2 + 1.0)
     c = jaxns.certify(root, jaxns.Newton(), x0=jnp.ones(2), stop=jaxns.Stop(max_steps=50))

@@ -262,6 +262,7 @@ def test_the_error_is_proportional_to_that_of_the_solution(l2):
     assert abs(rate - 1) < 0.15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("a", "b"), [(3.0, 0.7), (1e4, 1.0), (1.0, 1e-5), (1e-3, 1e3)])
 def test_units_do_not_matter(a, b):
     """X ← aX, y ← by, penalty ← ab·penalty: beta ← b/a·beta, and the loss ← b²·loss."""
@@ -272,6 +273,7 @@ def test_units_do_not_matter(a, b):
     np.testing.assert_allclose(scaled, b / a * beta, rtol=1e-7, atol=1e-9 * np.abs(scaled).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("way", "times"),
     [

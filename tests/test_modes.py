@@ -51,6 +51,7 @@ def test_one_step_is_the_truncated_neumann_series(K):
         np.testing.assert_allclose(jax.jacrev(solution)(t), expected, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ratio", [1e-2, 1e-3])
 def test_one_step_error_is_under_its_bound(ratio):
     """Experiment B3 of arXiv 2305.13768: weighted ridge by gradient descent, a = ratio ‖X‖².

@@ -59,6 +59,7 @@ def optax_steps(problem, tol):
     return evaluations[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["logistic", pytest.param("ridge", marks=pytest.mark.slow)])
 def test_gradient_evaluations_beside_peers(name):
     """Far fewer than accelerated gradient descent; as many as SciPy and optax, to the same ‖∇‖."""

@@ -52,6 +52,7 @@ def converges_like_the_iterates(build, theta, tangent, solver, steps, x, dx):
     return rate_x, rate_J
 
 
+@pytest.mark.slow
 def test_a3_sparse_inverse_covariance():
     """tr(CX) − log det X + θ ‖X‖₁ by Douglas-Rachford with α = 1 from V = I."""
     p, theta = 20, 0.1

@@ -125,6 +125,7 @@ def outer(x):
     return Logistic(X_held_out, labels_held_out, scale="mean")(x)
 
 
+@pytest.mark.slow
 def test_the_gradient_is_better_where_the_solver_knows_the_outer_loss():
     """OPA by the outer gradient, better than by its value at the solution, better than none."""
     exact = jax.grad(criterion)(1.0, jaxns.Implicit(), jaxns.LBFGS())
@@ -196,6 +197,7 @@ def through_anderson(b, mode):
     return of_layer(b, mode, jaxns.Anderson(Picard(), memory=8))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", [of_layer, pytest.param(through_anderson, marks=pytest.mark.slow)])
 def test_refining_improves_steadily(run):
     """The residual falls with every step of GMRES, and the gradient's error with it."""
