@@ -196,6 +196,14 @@ def test_no_fixed_point_no_bound():
     assert "no fixed point" in str(c)
 
 
+def test_two_modes_of_a_class():
+    """More steps of one-step differentiation, a smaller error."""
+    modes = (jaxns.OneStep(), jaxns.OneStep(20))
+    c = jaxns.certify(small_lasso(0.1), modes=modes)
+    assert c.errors["OneStep 2"] < 0.5 * c.errors["OneStep"]
+    assert int(c.evaluations["OneStep 2"]) == 20
+
+
 def test_bad_cotangent():
     with pytest.raises(ValueError, match="cotangent must have the shapes"):
         jaxns.certify(small_lasso(0.1), cotangent=jnp.ones(3))

@@ -157,7 +157,8 @@ def certify(
     solution: what is certified; by default a solve with `stop`, whatever its status.
     cotangent: a pytree like `solution.x`: the derivative looked at is that of ⟨cotangent, x⟩, with
         respect to every array of floating-point numbers in the problem. By default random.
-    modes: the modes that are measured, any, each run again for as many steps as `solution` made.
+    modes: the modes that are measured, any, each run again for as many steps as `solution` made;
+        in the results by the names of their classes, a second one of a class as "OneStep 2".
     accuracy: the relative error that the mode recommended shall have.
 
     It costs a few adjoint systems and a solve for each mode. To be called outside `jit`.
@@ -188,8 +189,7 @@ def certify(
     control = iteration.control(theta, z0)
     adaptive = control is not None and iteration.settle(theta, control)[0] is not theta[0]
     bounds, errors, evaluations, memory = {}, {}, {}, {}
-    for mode in modes:
-        label = type(mode).__name__
+    for label, mode in _labelled(modes):
         if getattr(mode, "pointwise", False) and not adaptive:  # the last point is all it needs
             value, report = _gradient(problem, solver, x0, solution.z, cotangent, mode)
         else:
@@ -258,6 +258,14 @@ def _gradient(
     grads, report = pull(cotangent)
     given = iter(grads)
     return jax.tree.unflatten(structure, [next(given) if f else None for f in floating]), report
+
+
+def _labelled(modes: tuple) -> list[tuple[str, Any]]:
+    """With their names, numbered where one occurs again."""
+    names = [type(mode).__name__ for mode in modes]
+    seen = [names[:i].count(name) for i, name in enumerate(names)]
+    labels = [name + (f" {k + 1}" if k else "") for name, k in zip(names, seen, strict=True)]
+    return list(zip(labels, modes, strict=True))
 
 
 def _doubt(ok: Array, value: Array, corrected: Array) -> Array:
