@@ -161,7 +161,8 @@ def certify(
         in the results by the names of their classes, a second one of a class as "OneStep 2".
     accuracy: the relative error that the mode recommended shall have.
 
-    It costs a few adjoint systems and a solve for each mode. To be called outside `jit`.
+    It costs a few adjoint systems and a solve for each mode. Many problems under one `jit`: by
+    `jax.lax.map` rather than `vmap`, whose batched factorisations may wait for each other on a CPU.
     """
     solver, problem = seal((solver, problem))
     iteration, theta, z0, name = set_up(problem, solver, x0)
