@@ -197,7 +197,8 @@ def _pullback(flat, selection, leaves, z, control, mode, z_bar):
     w, report = mode.invert(system.transpose(lambda w: w - pull(w)[0], start), v)
     _, pull_theta = jax.vjp(lambda active: F(active, vector), active)  # Bᵀ
     solved = jnp.all(jnp.isfinite(w)) | ~jnp.all(jnp.isfinite(v))  # a NaN that came in may go out
-    seen = None if mode.probe is None else probe.read(mode.probe, report, unravel(w))
+    watching = getattr(mode, "probe", None)
+    seen = None if watching is None else probe.read(watching, report, unravel(w))
     return pull_theta(w)[0], solved, seen
 
 

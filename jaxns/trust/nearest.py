@@ -116,7 +116,7 @@ def find(iteration: Iteration, theta: Any, z: Tree, key: Array) -> Found:
 def _jumps(F: Any, z: Array, reach: Array, key: Array) -> Array:
     """Whether ∂F differs on two sides of z, in some of a few random directions.
 
-    Between points at a distance of `reach`, and of half of it: what is smooth differs half as much.
+    Between points at a distance of `reach`, and of a 16th of it: what is smooth then differs less.
     """
     reach = jnp.clip(reach, tree.eps(z), 1e-4 * (1 + jnp.linalg.norm(z)))
 
