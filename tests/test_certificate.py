@@ -160,6 +160,7 @@ def test_a_kink_is_seen():
     np.testing.assert_allclose(left, right, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_columns_twice():
     """The solution is not isolated, which is said."""
     A = jnp.hstack([DESIGNS[0], DESIGNS[0]])
@@ -169,6 +170,7 @@ def test_columns_twice():
     assert "not isolated" in " ".join(c.reasons)
 
 
+@pytest.mark.slow
 def test_stopped_early_is_never_recommended():
     """And the cheapest mode that will do is, where it has converged."""
     problem = small_lasso(0.1)
@@ -196,6 +198,7 @@ def test_no_fixed_point_no_bound():
     assert "no fixed point" in str(c)
 
 
+@pytest.mark.slow
 def test_two_modes_of_a_class():
     """More steps of one-step differentiation, a smaller error."""
     modes = (jaxns.OneStep(), jaxns.OneStep(20))

@@ -234,6 +234,7 @@ def test_the_penalty_at_its_maximum_and_above():
     np.testing.assert_allclose(slope, exact_lasso(*BASE, penalty=below).slope, rtol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("l2", [None, pytest.param(0.1, marks=pytest.mark.slow)])
 def test_the_error_is_proportional_to_that_of_the_solution(l2):
     """Once the support is found. The error is that of the derivative in every feature's penalty:

@@ -165,6 +165,7 @@ def test_against_cvxpy(name, solver):
     assert problem(sol.x) <= value.value + 1e-9
 
 
+@pytest.mark.slow
 def test_against_scikit_learn():
     from sklearn.linear_model import ElasticNet as SkElasticNet
     from sklearn.linear_model import Lasso, LogisticRegression
@@ -234,6 +235,7 @@ def weighted_logistic(n, p, seed=0):
     return jnp.asarray(X), jnp.asarray(signs), jnp.zeros(p).at[0].set(0.5)
 
 
+@pytest.mark.slow
 def test_errors_along_newtons_iteration():
     """Experiment B1: automatic errors are quadratic, those of one step are one step behind."""
     A, signs, x = weighted_logistic(100, 50)

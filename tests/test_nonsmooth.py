@@ -228,6 +228,7 @@ def test_the_derivative_depends_on_the_program(name):
     np.testing.assert_allclose(slope, expected, rtol=1e-14)
 
 
+@pytest.mark.slow
 def test_choices_sweep_the_implicit_conservative_jacobian():
     """−s α / (1 − s (1 − α)), all of [−1, 0]; by a function's own element too, in a solver."""
 

@@ -170,7 +170,7 @@ def test_lanes_that_stop_at_different_steps():
     ("solver", "problem"),
     [
         ("ForwardBackward", "lasso"),
-        ("Anderson", "logistic"),
+        pytest.param("Anderson", "logistic", marks=pytest.mark.slow),
         ("HeavyBall", "nonnegative"),
     ],
 )

@@ -43,7 +43,9 @@ def test_lasso_value():
     np.testing.assert_allclose(lasso(10.0), LASSO, rtol=0, atol=1e-8)
 
 
-@pytest.mark.parametrize("mode", REVERSE + BOTH, ids=ids)
+@pytest.mark.parametrize(
+    "mode", [*REVERSE, *(pytest.param(mode, marks=pytest.mark.slow) for mode in BOTH)], ids=ids
+)
 @pytest.mark.parametrize(
     "solution",
     [lasso, *(pytest.param(s, marks=pytest.mark.slow) for s in (from_closure, from_argument))],

@@ -246,6 +246,7 @@ def test_points_without_mass_and_forbidden_pairs():
     np.testing.assert_allclose(gone.x.value, expected, rtol=1e-11)
 
 
+@pytest.mark.slow
 def test_derivatives_at_points_without_mass_and_forbidden_pairs():
     """Finite everywhere; zero in a forbidden pair; into a mass of zero, the one-sided one."""
     banned = jnp.asarray(square).at[0, 2].set(INF)
@@ -382,6 +383,7 @@ def test_contracts():
 SINGLE = [z.astype(jnp.float32) for z in (C, a, b)]
 
 
+@pytest.mark.slow
 def test_float32_stays_float32():
     """Also under x64; errors are what rounding in C/ε allows."""
     for ratio in (0.1, 0.01, 0.001):

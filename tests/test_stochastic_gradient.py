@@ -77,6 +77,7 @@ def test_piggyback_differentiates_the_draws_that_were_made():
     np.testing.assert_allclose(path.jacobian[-1], expected[:, :2], atol=1e-9)
 
 
+@pytest.mark.slow
 def test_implicit_goes_through_the_full_objective():
     """At the end of a long decreasing run: within its distance of the closed form, ridge."""
 
@@ -137,6 +138,7 @@ def test_without_arguments():
     assert np.linalg.norm(noisy.x - np.linalg.lstsq(X, y)[0]) < 0.5
 
 
+@pytest.mark.slow
 def test_sparse_designs_and_quadratics_by_their_factor():
     """The same draws from a sparse matrix; rows of ½‖Ax‖² + qᵀx."""
     A = np.where(np.abs(X) > 0.5, X, 0)
