@@ -97,6 +97,16 @@ def test_singular_systems(method):
     assert not report.converged
 
 
+def test_a_nearly_consistent_singular_system_has_its_least_norm_answer():
+    """Two columns that are one but for rounding: what rounding left along them is not amplified."""
+    duplicated = SYMMETRIC.at[:, 0].set(SYMMETRIC[:, 1]).at[0].set(SYMMETRIC[1])
+    duplicated = duplicated.at[0, 0].set(duplicated[1, 1])
+    rhs = (duplicated @ b).at[0].multiply(1 + 1e-11)
+    x, _ = solve("dense", duplicated, rhs)
+    assert jnp.linalg.norm(rhs - duplicated @ x) <= 1e-10 * jnp.linalg.norm(rhs)
+    np.testing.assert_allclose(x, jnp.linalg.pinv(duplicated, rtol=1e-12) @ rhs, atol=1e-8)
+
+
 @pytest.mark.parametrize("method", SERVES)
 def test_no_answer_is_never_called_one(method):
     """NaN in the matrix, or a map that expands: reported, at once."""
