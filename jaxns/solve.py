@@ -50,7 +50,7 @@ class Solver(Protocol):
 def solve(
     problem: Any,
     solver: Any = None,
-    x0: Tree | None = None,
+    x0: Tree | Solution | None = None,
     *,
     mode: Mode = Implicit(),
     stop: Stop = Stop(),
@@ -61,8 +61,9 @@ def solve(
         what the solution's `x` shall be, given the solver's (an SVM: weights from the dual); this
         is differentiated like any other program.
     solver: how; by default the one that the problem names.
-    x0: where to start (a pytree of floating-point arrays); by default zero, where the problem
-        knows its shape.
+    x0: where to start: a pytree of floating-point arrays, or the `Solution` of a similar problem
+        by the same solver, to go on from its `z`; by default zero, where the problem knows its
+        shape.
     mode: how the solution is differentiated: `Implicit()`, `Piggyback()`, `OneStep()`, `Shine()`.
     stop: when to stop, and what to do about a solve that did not converge.
 
@@ -92,7 +93,7 @@ class SetUp(NamedTuple):
     name: str
 
 
-def set_up(problem: Any, solver: Any = None, x0: Tree | None = None) -> SetUp:
+def set_up(problem: Any, solver: Any = None, x0: Tree | Solution | None = None) -> SetUp:
     """The iteration of `solve`, for those who look at it without making it; errors as there."""
     if solver is None:
         if not hasattr(problem, "default_solver"):
@@ -105,9 +106,11 @@ def set_up(problem: Any, solver: Any = None, x0: Tree | None = None) -> SetUp:
         raise TypeError(
             f"solver must have the methods init, step and solution; {_describe(solver)} does not"
         )
-    x0 = _start(problem, x0)
-    problem = problem.hoist(x0) if hasattr(problem, "hoist") else problem
-    theta, z0 = _prepare(*seal((solver, problem)), x0)
+    start = _start(problem, x0)
+    problem = problem.hoist(start) if hasattr(problem, "hoist") else problem
+    theta, z0 = _prepare(*seal((solver, problem)), start)
+    if isinstance(x0, Solution):
+        z0 = _go_on(x0.z, z0)
     iteration = ADVANCING if hasattr(solver, "advance") else STEPPING
     return SetUp(iteration, theta, z0, type(solver).__name__)
 
@@ -296,9 +299,11 @@ def _run(iteration, theta, z0, mode, stop, name):
     return trust(run.image, status, stop, name), run.control, (steps, residual, status)
 
 
-def _start(problem: Any, x0: Tree | None) -> Tree:
+def _start(problem: Any, x0: Tree | Solution | None) -> Tree:
     """x0, or the problem's own start; checked against what the problem knows of the unknown."""
     known = problem.start() if hasattr(problem, "start") else None
+    if isinstance(x0, Solution):
+        x0 = x0.x if known is None else None
     if x0 is None:
         if known is None:
             name = type(getattr(problem, "f", problem)).__name__
@@ -310,6 +315,16 @@ def _start(problem: Any, x0: Tree | None) -> Tree:
         if expected != got:
             raise ValueError(f"x0 must have shape {expected}, got {got}")
     return x0
+
+
+def _go_on(z: Tree, z0: Tree) -> Tree:
+    """z, in the types of the z0 that the solver would have started from."""
+    got, expected = (jax.tree.map(jnp.shape, point) for point in (z, z0))
+    if got != expected:
+        raise ValueError(
+            f"x0 must be a Solution by the same solver, with z of shape {expected}, got {got}"
+        )
+    return jax.tree.map(lambda a, b: jnp.asarray(a, b.dtype), z, z0)
 
 
 def _check_mode(mode: Any) -> None:

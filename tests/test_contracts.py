@@ -287,3 +287,18 @@ def test_a_solver_and_a_function_of_ones_own_have_every_mode():
     for mode in MODES.values():
         found = jax.jacrev(lambda v, m=mode: solution(v, m))(0.7)
         np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "how", [jaxns.ForwardBackward(), jaxns.DouglasRachford(0.5)], ids=lambda how: type(how).__name__
+)
+def test_goes_on_from_a_solution(how):
+    """From where a similar problem ended: at once if nothing changed, whatever z is made of."""
+    first = jaxns.solve(jaxns.problems.lasso(X, y, 0.1), how)
+    assert jaxns.solve(jaxns.problems.lasso(X, y, 0.1), how, first).steps <= 2
+    near = jaxns.problems.lasso(X, y, 0.0999)
+    warm, cold = jaxns.solve(near, how, first), jaxns.solve(near, how)
+    assert warm.steps < cold.steps
+    np.testing.assert_allclose(warm.x, cold.x, atol=1e-9)
+    with pytest.raises(ValueError, match="x0 must be a Solution by the same solver"):
+        jaxns.solve(jaxns.problems.lasso(X[:, :2], y, 0.1), how, first)
