@@ -18,7 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 CARRIERS = {"struct", "tree", "validate"}
 EVERYTHING = {
     *CARRIERS, "closure", "operators", "linear", "fixed_point", "modes", "solve", "functions",
-    "problems", "solvers", "divergence", "nonsmooth", "trust", "jaxns",
+    "problems", "solvers", "divergence", "nonsmooth", "trust", "bilevel", "jaxns",
 }  # fmt: skip
 
 # Which rooms of the package (its modules and subpackages) a room may import. A new room gets a row.
@@ -38,6 +38,7 @@ ARROWS: dict[str, set[str]] = {
     "problems": CARRIERS | {"closure", "operators", "functions"},
     "solvers": CARRIERS | {"linear", "operators"},
     "trust": CARRIERS | {"linear", "fixed_point", "modes", "solve"},
+    "bilevel": CARRIERS | {"closure", "fixed_point", "modes", "solve", "trust"},
     "divergence": {"fixed_point", "modes", "problems", "solve"},
     "jaxns": {
         "_conflict",
@@ -51,6 +52,7 @@ ARROWS: dict[str, set[str]] = {
         "problems",
         "solvers",
         "trust",
+        "bilevel",
     },
     "experiments": EVERYTHING,
     "cli": EVERYTHING | {"experiments"},

@@ -132,3 +132,39 @@ def _jumps(F: Any, z: Array, reach: Array, key: Array) -> Array:
         return (wide > JUMP) & (narrow > 0.5 * wide)
 
     return jnp.any(lax.map(look, jax.random.split(key, SAMPLES)))
+
+
+class Corrected(NamedTuple):
+    """z⁺ = z + (I − ∂F(z))⁻¹ (F(z) − z).
+
+    ok: whether the residual is half of what it was at most, or at rounding level.
+    residual: relative, of z⁺.   steps: products with ∂F.
+    """
+
+    z: Tree
+    ok: Array
+    residual: Array
+    steps: Array
+
+
+def corrected(iteration: Iteration, theta: Any, z: Tree) -> Corrected:
+    """Newton's correction of the fixed-point equation; z itself where it does not help."""
+    v, unravel = ravel_pytree(z)
+
+    def F(v):
+        return ravel_pytree(iteration.step(theta, unravel(v)))[0]
+
+    image, push = jax.linearize(F, v)
+    r = image - v
+    found = iteration.linearisation(theta, z) if v.size > linear.DENSE_SIZE else None
+    inverse = None if found is None else lambda b: ravel_pytree(found.solve(unravel(b)))[0]
+    d, report = linear.solve("auto", lambda u: u - push(u), r, 1e-6, 10_000, inverse=inverse)
+    there = v + d
+    left, before = jnp.linalg.norm(F(there) - there), jnp.linalg.norm(r)
+    scale = lax.stop_gradient(iteration.scale(theta, z))
+    rounding = 1e2 * tree.eps(v) * (jnp.linalg.norm(v) + scale)
+    halved = left <= 0.5 * before
+    size = jnp.linalg.norm(there)
+    best = jnp.where(halved, there, v)
+    residual = jnp.where(halved, left, before) / jnp.where(size > 0, size, 1)
+    return Corrected(unravel(best), halved | (before <= rounding), residual, report.steps + 2)
