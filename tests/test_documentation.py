@@ -39,7 +39,19 @@ def code_names(text: str) -> list[str]:
     return re.findall(r"`(\w+)`", text)
 
 
-@pytest.mark.parametrize("path", [p for p in DOCUMENTS if blocks(p, "python")], ids=name_of)
+def takes_long(path: Path) -> bool:
+    return path.parent.name == "recipes"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(p, marks=pytest.mark.slow if takes_long(p) else ())
+        for p in DOCUMENTS
+        if blocks(p, "python")
+    ],
+    ids=name_of,
+)
 def test_code_runs(path):
     """All blocks of one document, in one interpreter that has jax as it comes."""
     source = "\n".join(blocks(path, "python"))
