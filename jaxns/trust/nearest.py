@@ -15,6 +15,8 @@ from jaxns.trust.spectrum import Spectrum, spectrum
 
 FURTHER = 100_000  # steps that may be made to find the fixed point
 CORRECTIONS = 8  # by Newton's method
+CORRECTION = 1e-6  # residual asked of the linear system of one
+MOST = 10_000  # products with ∂F in it
 SAMPLES = 4
 JUMP = 1e-3  # of ∂F, relative to what it does to a random direction
 
@@ -53,15 +55,11 @@ def find(iteration: Iteration, theta: Any, z: Tree, key: Array) -> Found:
         return ravel_pytree(iteration.step(theta, unravel(v)))[0]
 
     def correction(v):
-        r = F(v) - v
-        _, push = jax.linearize(F, v)
-        method = "dense" if v.size <= linear.DENSE_SIZE else "krylov"
-        d, report = linear.solve(method, lambda u: u - push(u), r, 0.0, 10_000)
+        d, r, report = _newton(iteration, theta, unravel(v), 0.0)
         return jnp.where(report.converged, d, jnp.nan), jnp.linalg.norm(r)
 
     def rounding(v):
-        scale = lax.stop_gradient(iteration.scale(theta, unravel(v)))
-        return 1e2 * eps * (jnp.linalg.norm(v) + scale)
+        return _rounding(iteration, theta, unravel(v))
 
     def onward():
         stop = Stop(tol=0.0, max_steps=FURTHER, on_failure="ignore")
@@ -135,10 +133,9 @@ def _jumps(F: Any, z: Array, reach: Array, key: Array) -> Array:
 
 
 class Corrected(NamedTuple):
-    """z⁺ = z + (I − ∂F(z))⁻¹ (F(z) − z).
+    """z⁺ = z + (I − ∂F(z))⁻¹ (F(z) − z), or z where that does not halve the residual.
 
-    ok: whether the residual is half of what it was at most, or at rounding level.
-    residual: relative, of z⁺.   steps: products with ∂F.
+    ok: whether it does, or z is at rounding level.   residual: relative.   steps: products with ∂F.
     """
 
     z: Tree
@@ -148,23 +145,30 @@ class Corrected(NamedTuple):
 
 
 def corrected(iteration: Iteration, theta: Any, z: Tree) -> Corrected:
-    """Newton's correction of the fixed-point equation; z itself where it does not help."""
+    """Newton's correction of the fixed-point equation."""
     v, unravel = ravel_pytree(z)
+    d, r, report = _newton(iteration, theta, z, CORRECTION)
+    there, before = v + d, jnp.linalg.norm(r)
+    image = ravel_pytree(iteration.step(theta, unravel(there)))[0]
+    after, size = jnp.linalg.norm(image - there), jnp.linalg.norm(there)
+    halved = after <= 0.5 * before
+    residual = jnp.where(halved, after, before) / jnp.where(size > 0, size, 1)
+    ok = halved | (before <= _rounding(iteration, theta, z))
+    return Corrected(unravel(jnp.where(halved, there, v)), ok, residual, report.steps + 2)
 
-    def F(v):
-        return ravel_pytree(iteration.step(theta, unravel(v)))[0]
 
-    image, push = jax.linearize(F, v)
+def _newton(iteration: Iteration, theta: Any, z: Tree, tol: float) -> tuple:
+    """d with (I − ∂F(z)) d = r = F(z) − z, both as vectors, and how that went."""
+    v, unravel = ravel_pytree(z)
+    image, push = jax.linearize(lambda v: ravel_pytree(iteration.step(theta, unravel(v)))[0], v)
     r = image - v
     found = iteration.linearisation(theta, z) if v.size > linear.DENSE_SIZE else None
     inverse = None if found is None else lambda b: ravel_pytree(found.solve(unravel(b)))[0]
-    d, report = linear.solve("auto", lambda u: u - push(u), r, 1e-6, 10_000, inverse=inverse)
-    there = v + d
-    left, before = jnp.linalg.norm(F(there) - there), jnp.linalg.norm(r)
+    d, report = linear.solve("auto", lambda u: u - push(u), r, tol, MOST, inverse=inverse)
+    return d, r, report
+
+
+def _rounding(iteration: Iteration, theta: Any, z: Tree) -> Array:
+    """What F(z) may be off by."""
     scale = lax.stop_gradient(iteration.scale(theta, z))
-    rounding = 1e2 * tree.eps(v) * (jnp.linalg.norm(v) + scale)
-    halved = left <= 0.5 * before
-    size = jnp.linalg.norm(there)
-    best = jnp.where(halved, there, v)
-    residual = jnp.where(halved, left, before) / jnp.where(size > 0, size, 1)
-    return Corrected(unravel(best), halved | (before <= rounding), residual, report.steps + 2)
+    return 1e2 * tree.eps(z) * (tree.norm(z) + scale)
