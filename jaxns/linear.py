@@ -87,11 +87,7 @@ def _structured(matvec, inverse, b, tol, x, r, steps):
 
     def correct(carry):
         x, r, steps, tries = carry
-        better = x + inverse(r)
-        left = b - matvec(better)
-        improved = jnp.linalg.norm(left) < jnp.linalg.norm(r)
-        x, r = jnp.where(improved, better, x), jnp.where(improved, left, r)
-        return x, r, steps + 1, tries + 1
+        return *_nearer(matvec, b, x, r, inverse(r)), steps + 1, tries + 1
 
     def going(carry):
         _, r, _, tries = carry
@@ -105,12 +101,16 @@ def _improve(how, matvec, b, tol, max_steps, x, r, steps):
 
     def proper():
         d, more = how(matvec, r, tol, max_steps)
-        left = b - matvec(x + d)
-        better = jnp.linalg.norm(left) < jnp.linalg.norm(r)
-        return *tree.where(better, (x + d, left), (x, r)), steps + more + 1
+        return *_nearer(matvec, b, x, r, d), steps + more + 1
 
     enough = jnp.linalg.norm(r) <= _attainable(x, tol)
     return lax.cond(tree.any_lane(~enough), proper, lambda: (x, r, steps))
+
+
+def _nearer(matvec: Matvec, b: Array, x: Array, r: Array, d: Array) -> tuple[Array, Array]:
+    """x + d and the residual that it leaves, if that is smaller than r; else x and r."""
+    left = b - matvec(x + d)
+    return tree.where(jnp.linalg.norm(left) < jnp.linalg.norm(r), (x + d, left), (x, r))
 
 
 def _with(method: str, precondition: Matvec | None, restart: int) -> Callable:
