@@ -73,12 +73,10 @@ class HeavyBall:
         return x0, x0
 
     def step(self, problem: Any, z: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
-        x, x_before = z
-        alpha, beta = self.stepsize, self.inertia
-        if alpha is None or beta is None:
+        x, _ = z
+        if self.stepsize is None or self.inertia is None:
             return self.prepare(problem, x).step(problem, z)
-        inertia = tree.axpy(beta, tree.sub(x, x_before), x)
-        return problem.g.prox(tree.axpy(-alpha, problem.f.gradient(x), inertia), alpha), x
+        return problem.g.prox(self._forward(problem, z), self.stepsize), x
 
     def solution(self, problem: Any, z: tuple[Tree, Tree]) -> Tree:
         x, _ = z
@@ -86,13 +84,11 @@ class HeavyBall:
 
     def margin(self, problem: Any, z: tuple[Tree, Tree]) -> Array | None:
         """The prox is taken of a function of z with Lipschitz constant √((1 + β)² + β²)."""
-        x, x_before = z
+        x, _ = z
         alpha, beta = self.stepsize, self.inertia
         if alpha is None or beta is None:
             return self.prepare(problem, x).margin(problem, z)
-        inertia = tree.axpy(beta, tree.sub(x, x_before), x)
-        v = tree.axpy(-alpha, problem.f.gradient(x), inertia)
-        of_prox = kinks.of_prox(problem.g, v, alpha)
+        of_prox = kinks.of_prox(problem.g, self._forward(problem, z), alpha)
         return kinks.least(
             kinks.over(of_prox, jnp.hypot(1 + beta, beta)), kinks.of_gradient(problem.f, x)
         )
@@ -100,6 +96,13 @@ class HeavyBall:
     def scale(self, problem: Any, z: tuple[Tree, Tree]) -> Any:
         x, _ = z
         return 0.0 if self.stepsize is None else self.stepsize * tree.norm(problem.f.gradient(x))
+
+    def _forward(self, problem: Any, z: tuple[Tree, Tree]) -> Tree:
+        """What the prox is taken of."""
+        x, x_before = z
+        alpha: Any = self.stepsize
+        inertia = tree.axpy(self.inertia, tree.sub(x, x_before), x)
+        return tree.axpy(-alpha, problem.f.gradient(x), inertia)
 
     def _curvature(self, problem: Any) -> Any:
         """μ, where Polyak's constants are sound or asked for; otherwise None."""
