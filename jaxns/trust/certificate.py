@@ -245,7 +245,7 @@ def _gradient(
     if hasattr(mode, "on_failure"):
         mode = replace(mode, on_failure="ignore")
     leaves, structure = jax.tree.flatten(problem)
-    floating = [jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves]
+    floating = [_is_floating(leaf) for leaf in leaves]
 
     def x(numbers, probe):
         given = iter(numbers)
@@ -287,13 +287,19 @@ def _bound(value: Array, reference: Array, doubt: Array) -> Array:
 
 def _relative(bounds: Any, reference: Any, problem: Any) -> Array:
     """√Σ (‖θᵢ‖ bᵢ)² / √Σ (‖θᵢ‖ ‖hᵢ‖)² over the arrays θᵢ: the same in any units."""
-    sizes = jax.tree.map(
-        lambda _, leaf: tree.norm(jnp.asarray(leaf)), reference, problem,
-    )  # fmt: skip
-    weigh = lambda size, a: jnp.where(size > 0, size, 1) * tree.norm(a)  # noqa: E731
-    off = tree.norm(jax.tree.leaves(jax.tree.map(weigh, sizes, bounds)))
-    whole = tree.norm(jax.tree.leaves(jax.tree.map(weigh, sizes, reference)))
+    theta = filter(_is_floating, jax.tree.leaves(problem))
+    sizes = [tree.norm(jnp.asarray(leaf)) for leaf in theta]
+
+    def total(parts: Any) -> Array:
+        pairs = zip(sizes, jax.tree.leaves(parts), strict=True)
+        return tree.norm([jnp.where(size > 0, size, 1) * tree.norm(a) for size, a in pairs])
+
+    off, whole = total(bounds), total(reference)
     return jnp.where(off == 0, 0, off / jnp.where(whole > 0, whole, 1))
+
+
+def _is_floating(leaf: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
 
 
 def _rounded(x: Tree, seed: int) -> Tree:
