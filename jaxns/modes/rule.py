@@ -143,11 +143,17 @@ def _system(flat, leaves, z, control, mode, matvec):
     found = mode.known(flat.iteration, flat.settled(control, leaves), z, control)
     inverse, transposed = (None, None) if found is None else map(on_vectors, found)
     M = on_vectors(getattr(mode, "precondition", None))
-    M_transposed = None
-    if M is not None:
-        like = ravel_pytree(z)[0]
-        M_transposed = lambda v: jax.linear_transpose(M, like)(v)[0]  # noqa: E731
+    M_transposed = None if M is None else _transpose(M, flatten(z))
     return System(matvec, inverse, transposed, M, M_transposed)
+
+
+def _transpose(M: linear.Matvec, like: jax.Array) -> linear.Matvec:
+    """v ↦ Mᵀ v."""
+
+    def transposed(v):
+        return jax.linear_transpose(M, like)(v)[0]
+
+    return transposed
 
 
 @partial(jax.jit, static_argnums=(0, 1))

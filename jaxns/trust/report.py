@@ -91,5 +91,8 @@ def _has_probe(mode: Any) -> bool:
 
 
 def _record(how: tuple, report: Probe, watched: bool) -> Record:
-    found = (report.steps, report.residual, report.converged)
-    return Record(*how, *(jnp.where(watched, part, jnp.nan) for part in found))  # pyright: ignore[reportCallIssue]
+    steps, residual, status = how
+    if not watched:
+        report = Probe(jnp.nan, jnp.nan, jnp.nan)
+    found = map(jnp.asarray, (report.steps, report.residual, report.converged))
+    return Record(steps, residual, status, *found)
