@@ -37,7 +37,7 @@ ARROWS: dict[str, set[str]] = {
     "nonsmooth": CARRIERS | {"functions"},
     "problems": CARRIERS | {"closure", "operators", "functions"},
     "solvers": CARRIERS | {"linear", "operators"},
-    "trust": CARRIERS | {"linear", "fixed_point", "modes", "solve"},
+    "trust": CARRIERS | {"linear", "fixed_point", "modes", "solve", "nonsmooth"},
     "bilevel": CARRIERS | {"closure", "fixed_point", "modes", "solve", "trust"},
     "divergence": {"fixed_point", "modes", "problems", "solve"},
     "jaxns": {
