@@ -1,6 +1,7 @@
 """Damped Newton for smooth equations: what `Newton` does when nothing has a kink."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ from jax import Array, lax
 from jax.flatten_util import ravel_pytree
 
 from jaxns import tree
-from jaxns.solvers import frozen, kinks
+from jaxns.solvers import frozen, smooth
 from jaxns.struct import static, struct
 from jaxns.tree import Tree
 
@@ -69,7 +70,7 @@ class Damped:
     def margin(self, problem: Any, x: Tree) -> Array | None:
         if not hasattr(problem, "f"):
             return None
-        return kinks.least(*(kinks.of_gradient(part, x) for part in (problem.f, problem.g)))
+        return smooth.margin(problem, x)
 
     def control(self, problem: Any, x: Tree) -> Control:
         v, _ = ravel_pytree(x)
@@ -122,7 +123,7 @@ def _equations(problem: Any, x: Tree) -> Equations:
         return Equations(G, lambda v: 0.5 * tree.norm(G(v)) ** 2, jax.jacfwd(constant), False)
 
     def gradient(problem):
-        return flat(lambda x: tree.add(problem.f.gradient(x), problem.g.gradient(x)))
+        return flat(partial(smooth.gradient, problem))
 
     def matrix(v):
         v, constant = lax.stop_gradient((v, problem))

@@ -1,11 +1,12 @@
 """Gradient descent."""
 
+from functools import partial
 from typing import Any
 
 from jax import Array
 
 from jaxns import tree
-from jaxns.solvers import kinks, linearised, momentum, stepsize
+from jaxns.solvers import linearised, momentum, smooth, stepsize
 from jaxns.solvers.needs import need_no_penalty, need_plain
 from jaxns.struct import replace, struct
 from jaxns.tree import Tree
@@ -34,30 +35,27 @@ class GradientDescent:
         need_plain(self, problem, "use PrimalDual")
         if self.stepsize is not None:
             return self
-        of_f, of_g = stepsize.lipschitz(problem.f), stepsize.lipschitz(problem.g)
-        if of_f is None or of_g is None:
-            return self
-        return replace(self, stepsize=stepsize.from_lipschitz(of_f + of_g))
+        return replace(self, stepsize=stepsize.from_parts(problem))
 
     def init(self, problem: Any, x0: Tree) -> Tree:
         return x0
 
     def step(self, problem: Any, x: Tree) -> Tree:
         if self.stepsize is None:
-            guess = stepsize.initial(self._gradient(problem), x)
+            guess = stepsize.initial(partial(smooth.gradient, problem), x)
             return self._searched(problem, x, guess).step(problem, x)
-        return tree.axpy(-self.stepsize, self._gradient(problem)(x), x)
+        return tree.axpy(-self.stepsize, smooth.gradient(problem, x), x)
 
     def solution(self, problem: Any, x: Tree) -> Tree:
         return x
 
     def margin(self, problem: Any, x: Tree) -> Array | None:
-        return kinks.least(*(kinks.of_gradient(part, x) for part in (problem.f, problem.g)))
+        return smooth.margin(problem, x)
 
     def control(self, problem: Any, x: Tree) -> Any:
         if self.stepsize is not None:
             return None
-        return momentum.start(x, stepsize.initial(self._gradient(problem), x))
+        return momentum.start(x, stepsize.initial(partial(smooth.gradient, problem), x))
 
     def advance(self, problem: Any, x: Tree, control: momentum.Momentum) -> tuple[Tree, Any]:
         solver = self._searched(problem, x, control.stepsize)
@@ -72,11 +70,9 @@ class GradientDescent:
             return None
         return linearised.gradient_descent(problem, x, self.stepsize)
 
-    def _gradient(self, problem: Any) -> Any:
-        return lambda x: tree.add(problem.f.gradient(x), problem.g.gradient(x))
-
     def _searched(self, problem: Any, x: Tree, last: Any) -> "GradientDescent":
         def move(alpha):
             return replace(self, stepsize=alpha).step(problem, x)
 
-        return replace(self, stepsize=stepsize.backtrack(self._gradient(problem), move, x, last))
+        alpha = stepsize.backtrack(partial(smooth.gradient, problem), move, x, last)
+        return replace(self, stepsize=alpha)

@@ -1,6 +1,7 @@
 """Limited-memory BFGS."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ from jax import Array, lax
 from jax.flatten_util import ravel_pytree
 
 from jaxns import tree, validate
-from jaxns.solvers import linearised, stepsize
+from jaxns.solvers import linearised, smooth, stepsize
 from jaxns.solvers.needs import need_no_penalty, need_plain
 from jaxns.struct import Stateless, replace, settle, static, struct
 from jaxns.tree import Tree
@@ -132,16 +133,13 @@ class LBFGS:
                 raise ValueError(f"opa must have the shape of x, {expected}, got {got}")
         if self.stepsize is not None:
             return self
-        of_f, of_g = stepsize.lipschitz(problem.f), stepsize.lipschitz(problem.g)
-        if of_f is None or of_g is None:
-            return self
-        return replace(self, stepsize=stepsize.from_lipschitz(of_f + of_g))
+        return replace(self, stepsize=stepsize.from_parts(problem))
 
     def init(self, problem: Any, x0: Tree) -> Tree:
         return x0
 
     def step(self, problem: Any, x: Tree) -> Tree:
-        return tree.axpy(-self._start(problem, x), _gradient(problem, x), x)
+        return tree.axpy(-self._start(problem, x), smooth.gradient(problem, x), x)
 
     def solution(self, problem: Any, x: Tree) -> Tree:
         return x
@@ -155,7 +153,7 @@ class LBFGS:
 
     def advance(self, problem: Any, x: Tree, control: Search) -> tuple[Tree, Search]:
         v, unravel = ravel_pytree(x)
-        here, gradient = problem(x), _gradient(problem, x)
+        here, gradient = problem(x), smooth.gradient(problem, x)
         image = tree.axpy(-control.alpha, gradient, x)
         g, _ = ravel_pytree(gradient)
         enough = _decreases(control, here, g)
@@ -195,7 +193,7 @@ class LBFGS:
         """α, or a first guess of it."""
         if self.stepsize is not None:
             return self.stepsize
-        return stepsize.initial(lambda x: _gradient(problem, x), x)
+        return stepsize.initial(partial(smooth.gradient, problem), x)
 
     def _learn(self, problem: Any, v: Array, g: Array, unravel: Any, control: Search) -> tuple:
         """The pairs with the one of this step, and in its turn one for the outer problem; and α."""
@@ -215,15 +213,11 @@ class LBFGS:
             e = self._apply(pairs, flat, alpha)
             size = tree.norm(e)
             e = e * lax.stop_gradient(tree.norm(s) / jnp.where(size > 0, size, 1))
-            y = ravel_pytree(_gradient(problem, unravel(v + e)))[0] - g
+            y = ravel_pytree(smooth.gradient(problem, unravel(v + e)))[0] - g
             return tree.where(_curved(e, y, v, alpha), pairs.push(e, y), pairs)
 
         due = (control.accepted > 0) & (control.accepted % self.every == 0)
         return lax.cond(due, aware, lambda pairs: pairs, pairs), alpha
-
-
-def _gradient(problem: Any, x: Tree) -> Tree:
-    return tree.add(problem.f.gradient(x), problem.g.gradient(x))
 
 
 def _decreases(search: Search, value: Array, gradient: Array) -> Array:

@@ -40,6 +40,12 @@ def from_lipschitz(constant: Any) -> Array:
     return 1 / jnp.where(constant > 0, constant, 1)  # a constant f has L = 0: any stepsize will do
 
 
+def from_parts(problem: Any) -> Array | None:
+    """1/L of f + g, both smooth; None where one of them knows no Lipschitz constant."""
+    of_f, of_g = lipschitz(problem.f), lipschitz(problem.g)
+    return None if of_f is None or of_g is None else from_lipschitz(of_f + of_g)
+
+
 def required(solver: Any, function: Any, otherwise: str, argument: str = "stepsize=…") -> Any:
     """The function's Lipschitz constant, for a solver that does not backtrack."""
     constant = lipschitz(function)
