@@ -11,6 +11,7 @@ import scipy.optimize
 
 import jaxns
 from jaxns.functions import L1, LeastSquares, Quadratic, Smooth, SquaredL2
+from jaxns.solve import STEPPING
 from jaxns.solvers.broyden import LowRank
 from jaxns.solvers.lbfgs import Pairs
 
@@ -165,6 +166,24 @@ def test_a_start_far_away():
     problem = jaxns.problems.logistic_regression(X, y, 1e-3)
     far = jaxns.solve(problem, jaxns.LBFGS(stepsize=50.0), jnp.full(3, 30.0))
     np.testing.assert_allclose(far.x, jaxns.solve(problem).x, atol=1e-8)
+
+
+def separable(x, curvature, b):
+    return 0.5 * jnp.sum(curvature * x**2) - b @ x
+
+
+def test_a_point_at_which_no_stepsize_is_known():
+    """As certificates look at one, of more unknowns than make a dense system; by closed form."""
+    n, here = 300, jaxns.Stop(tol=None, max_steps=0)
+    curvature, b, v = jnp.linspace(1, 3, n), *jnp.asarray(rng.normal(size=(2, n)))
+
+    def value(weight, x):
+        problem = jaxns.Composite(Smooth(separable, curvature, b), SquaredL2(weight))
+        theta = jaxns.LBFGS().prepare(problem, x), problem
+        return v @ jaxns.Implicit().run(STEPPING, theta, x, here).image
+
+    found = jax.grad(value)(0.5, b / (curvature + 0.5))
+    np.testing.assert_allclose(found, -v @ (b / (curvature + 0.5) ** 2), rtol=1e-10)
 
 
 def test_bad_arguments():

@@ -63,7 +63,7 @@ class DouglasRachford:
     def linearisation(self, problem: Any, V: Tree) -> linearised.Inverse | None:
         alpha, f = self.stepsize, problem.f if self.factored is None else self.factored
         if alpha is None:
-            return None
+            return self.prepare(problem, V).linearisation(problem, V)
         Y = problem.g.prox(V, alpha)
         X = f.prox(_reflect(Y, V), alpha)
         return linearised.douglas_rachford(problem, V, Y, X, alpha, self.relaxation)

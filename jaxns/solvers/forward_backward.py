@@ -84,8 +84,6 @@ class ForwardBackward:
         return self if control.stepsize is None else replace(self, stepsize=control.stepsize)
 
     def linearisation(self, problem: Any, x: Tree) -> linearised.Inverse | None:
-        if self.stepsize is None:
-            return None
         return linearised.forward_backward(problem, x, self.step(problem, x), self.stepsize)
 
     def _searched(self, problem: Any, x: Tree, last: Any) -> "ForwardBackward":

@@ -66,8 +66,6 @@ class GradientDescent:
         return replace(self, stepsize=control.stepsize)
 
     def linearisation(self, problem: Any, x: Tree) -> linearised.Inverse | None:
-        if self.stepsize is None:
-            return None
         return linearised.gradient_descent(problem, x, self.stepsize)
 
     def _searched(self, problem: Any, x: Tree, last: Any) -> "GradientDescent":

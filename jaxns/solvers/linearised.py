@@ -6,7 +6,8 @@ move and C is the curvature of g along them (jaxns.solvers.manifold), I − ∂F
     R r = E (H_SS + C_SS)⁻¹ Eᵀ r,
 
 symmetric, and of the size of the support (arXiv 2105.01637). Each function here returns the pair
-b ↦ (I − ∂F)⁻¹ b and b ↦ (I − ∂F)⁻ᵀ b, or None where f or g do not say enough.
+b ↦ (I − ∂F)⁻¹ b and b ↦ (I − ∂F)⁻ᵀ b, or None where f or g do not say enough, or α is None: a
+stepsize that is found anew at every point.
 """
 
 from collections.abc import Callable
@@ -28,7 +29,7 @@ class Inverse(NamedTuple):
 
 def forward_backward(problem: Any, x: Tree, p: Tree, alpha: Any) -> Inverse | None:
     """F(x) = prox_{αg}(x − α∇f(x)) = p: ∂F = P (I − αH)."""
-    if not _reduces(problem, x):
+    if alpha is None or not _reduces(problem, x):
         return None
 
     def solve(b):  # u = b + q with q = P (I − αH) u
@@ -42,8 +43,10 @@ def forward_backward(problem: Any, x: Tree, p: Tree, alpha: Any) -> Inverse | No
     return Inverse(solve, transpose)
 
 
-def gradient_descent(problem: Any, x: Tree, alpha: Any) -> Inverse:
+def gradient_descent(problem: Any, x: Tree, alpha: Any) -> Inverse | None:
     """F(x) = x − α∇(f + g)(x): I − ∂F = α (H + C)."""
+    if alpha is None:
+        return None
 
     def solve(b):
         return _reduced(problem, x, x, tree.scale(1 / alpha, b))
