@@ -22,16 +22,17 @@ __all__ = ["Auto", "Implicit", "Mode", "OneStep", "Piggyback", "Probe", "Shine"]
 
 
 class Mode(Protocol):
-    """A rule for the derivative of a fixed point."""
+    """A rule for the derivative of a fixed point.
+
+    Optional:
+
+    cost(steps, adjoint_steps, size, itemsize) -> (evaluations of F, or products with its Jacobian;
+        bytes) of a backward pass. Without it `certify` recommends the mode only where no other is
+        accurate enough.
+    pointwise: True where the derivative depends on the last point only.
+    """
 
     @property
     def direction(self) -> str: ...
 
     def run(self, iteration: Iteration, theta: Any, z0: Tree, stop: Stop) -> Run: ...
-
-    def cost(self, steps: Any, adjoint_steps: Any, size: int, itemsize: int) -> tuple[Any, Any]:
-        """Evaluations of F (or products with its Jacobian) and bytes of a backward pass; optional.
-
-        So is `pointwise`: True where the derivative depends on the last point only.
-        """
-        ...

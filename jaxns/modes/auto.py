@@ -31,9 +31,6 @@ class Auto:
     def run(self, iteration: Iteration, theta: Any, z0: Tree, stop: Stop) -> Run:
         return self._on(stop).run(iteration, theta, z0, stop)
 
-    def cost(self, steps: Any, adjoint_steps: Any, size: int, itemsize: int) -> tuple[Any, Any]:
-        return Implicit().cost(steps, adjoint_steps, size, itemsize)
-
     def _on(self, stop: Stop) -> Implicit | Piggyback:
         how = Piggyback if stop.tol is None else Implicit
         return how(direction=self.direction)

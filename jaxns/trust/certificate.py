@@ -40,7 +40,7 @@ class Certificate:
         derivative with respect to each array in it.
     errors: for each mode, the same as one relative number, each array weighted by its own norm.
     evaluations, memory: for each mode, evaluations of F (or products with its Jacobian) and bytes
-        that its backward pass takes.
+        that its backward pass takes; NaN for a mode that does not tell (`Auto`).
     """
 
     status: Status
@@ -76,7 +76,7 @@ class Certificate:
         error = {name: float(value) for name, value in self.errors.items()}
         good = [name for name, value in error.items() if value <= float(self.accuracy)]
         if good:
-            return min(good, key=lambda name: float(self.evaluations[name]))
+            return min(good, key=lambda name: np.nan_to_num(self.evaluations[name], nan=np.inf))
         best = min(error, key=error.__getitem__)
         return best if error[best] < HOPELESS else None
 
