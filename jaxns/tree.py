@@ -72,6 +72,11 @@ def size(x: Tree) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(x))
 
 
+def nbytes(x: Tree) -> int:
+    """What the tree takes in memory."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(x))
+
+
 def spread(prefix: Tree, x: Tree) -> Tree:
     """Repeat `prefix` (a scalar, an array, or a tree that ends before `x`) to the leaves of x."""
     return jax.tree.map(lambda p, sub_x: jax.tree.map(lambda _: p, sub_x), prefix, x)

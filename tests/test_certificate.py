@@ -289,6 +289,22 @@ def test_bounds_cover_what_stopping_early_does():
         assert error > 1e-3 * abs(exact)
 
 
+def test_what_piggyback_takes():
+    """Bytes: the states that its backward pass is given, and as many to reverse a stretch."""
+    stop = jaxns.Stop(tol=None, max_steps=jnp.asarray(20))
+    few, usual = jaxns.Piggyback(checkpoints="logarithmic", last=5), jaxns.Piggyback()
+    c = jaxns.certify(small_lasso(0.1), modes=(few, usual), stop=stop)
+    for label, mode, slots, steps in (("Piggyback", few, 4, 5), ("Piggyback 2", usual, 32, 20)):
+
+        def run(t, mode=mode):
+            return jaxns.solve(small_lasso(t), mode=mode, stop=stop).x
+
+        _, pull = jax.vjp(run, 0.1)
+        tape = [leaf for leaf in jax.tree.leaves(pull) if leaf.shape[:1] == (slots + 1,)]
+        assert c.memory[label] == 2 * sum(leaf[:slots].nbytes for leaf in tape) > 0
+        assert c.evaluations[label] == 3 * steps
+
+
 def test_degenerate_problems_have_certificates():
     """Above the largest penalty nothing moves; one sample and one feature.
 

@@ -26,9 +26,9 @@ class Mode(Protocol):
 
     Optional:
 
-    cost(steps, adjoint_steps, size, itemsize) -> (evaluations of F, or products with its Jacobian;
-        bytes) of a backward pass. Without it `certify` recommends the mode only where no other is
-        accurate enough.
+    cost(steps, adjoint_steps, z, control): evaluations of F (or products with its Jacobian) and
+        bytes of a backward pass, for a state like that. Without it `certify` recommends the mode
+        only where no other is accurate enough.
     pointwise: True where the derivative depends on the last point only.
     """
 

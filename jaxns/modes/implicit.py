@@ -112,10 +112,11 @@ class Implicit:
             system.matvec, b, ways, transpose_solve=transposed, has_aux=True
         )
 
-    def cost(self, steps: Any, adjoint_steps: Any, size: int, itemsize: int) -> tuple[Any, Any]:
+    def cost(self, steps: Any, adjoint_steps: Any, z: Tree, control: Any) -> tuple[Any, Any]:
         """Evaluations and bytes: the products with Aᵀ, and the matrix or some ten vectors."""
+        size = tree.size(z)
         small = self.method == "dense" or (self.method == "auto" and size <= linear.DENSE_SIZE)
-        return adjoint_steps + 1, itemsize * size * (2 * size if small else 10)
+        return adjoint_steps + 1, tree.nbytes(z) * (2 * size if small else 10)
 
     def check(self, solved: Array) -> None:
         if self.on_failure == "raise" and validate.is_known(solved) and not bool(solved):

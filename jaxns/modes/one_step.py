@@ -54,9 +54,9 @@ class OneStep:
         residual = tree.norm(left) / jnp.where(size > 0, size, 1)
         return x, linear.Report(residual, jnp.asarray(self.steps), jnp.ones((), bool))
 
-    def cost(self, steps: Any, adjoint_steps: Any, size: int, itemsize: int) -> tuple[Any, Any]:
+    def cost(self, steps: Any, adjoint_steps: Any, z: Tree, control: Any) -> tuple[Any, Any]:
         """Evaluations and bytes."""
-        return self.steps, 2 * itemsize * size
+        return self.steps, 2 * tree.nbytes(z)
 
     def check(self, solved: Array) -> None:
         """A finite sum cannot fail."""

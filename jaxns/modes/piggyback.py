@@ -1,6 +1,5 @@
 """Piggyback differentiation: the derivative of the iteration that really ran."""
 
-import math
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,12 +19,19 @@ from jaxns.modes.rule import (
     is_symbolic_zero,
     unwrap,
 )
-from jaxns.modes.tape import Tape, checkpoint, read, steps_after, stride, write
+from jaxns.modes.tape import (
+    Storage,
+    Tape,
+    checkpoint,
+    read,
+    steps_after,
+    storage,
+    stride,
+    write,
+)
 from jaxns.struct import settle, static, struct
 from jaxns.tree import Tree
 
-BUDGET = 128  # iterates that the stored states may fill, unless told otherwise
-LEAST, MOST = 16, 96  # states stored, however large or small they are
 MOST_STEPS = 2**31 - 1  # that a run can count
 
 
@@ -76,40 +82,33 @@ class Piggyback:
     def run(self, iteration: Iteration, theta: Any, z0: Tree, stop: Stop) -> Run:
         leaves, structure = jax.tree.flatten(theta)
         most = stop.max_steps if isinstance(stop.max_steps, int) else MOST_STEPS
-        length = most if self.last is None else min(self.last, most)
-        enough = min(2 * math.isqrt(length) + 4, BUDGET)
+        length = min(self.last or most, most)
         last = length if length < most else None
-        logarithmic = 4 * (length.bit_length() // 2 + 1)
-        states = logarithmic if isinstance(self.checkpoints, str) else self.checkpoints
-        task = _Task(iteration, structure, states, enough, last)
+        task = _Task(iteration, structure, storage(self.checkpoints, length), last)
         if self.direction == "both":
             return _both(task, leaves, z0, stop)
         return _reverse(task, *reverse_only((leaves, z0), _FORWARD), stop)
 
-    def cost(self, steps: Any, adjoint_steps: Any, size: int, itemsize: int) -> tuple[Any, Any]:
-        """Evaluations and bytes: each step twice more forward and once back; the states stored."""
-        return 3 * steps, itemsize * size * (self.checkpoints or MOST)
+    def cost(self, steps: Any, adjoint_steps: Any, z: Tree, control: Any) -> tuple[Any, Any]:
+        """Evaluations and bytes: each step twice more forward and once back; the states stored.
+
+        These are as many as where `max_steps` is not known when tracing.
+        """
+        length = self.last or MOST_STEPS
+        states = 2 * storage(self.checkpoints, length).slots(z, control)
+        return 3 * jnp.minimum(steps, length), states * tree.nbytes((z, control))
 
 
 class _Task(NamedTuple):
     """What is static: the iteration, the structure of θ, and how much to store.
 
-    states: how many, if that was said.   enough: how many are never too few.
     last: how many steps at the end are differentiated, or None for all of them.
     """
 
     iteration: Iteration
     structure: Any
-    states: int | None
-    enough: int
+    storage: Storage
     last: int | None
-
-    def slots(self, z: Tree, control: Any) -> int:
-        """Half of the states to store, even: for the run, and for the stretch being reversed."""
-        iterates = max(1, round(tree.size((z, control)) / max(1, tree.size(z))))
-        fitting = min(max(BUDGET // iterates, LEAST), MOST)
-        states = self.states or min(fitting, self.enough)
-        return max(2, states // 4 * 2)
 
     def first(self, steps: Array) -> Array:
         """The first step that is differentiated, of a run of so many."""
@@ -141,7 +140,7 @@ def _record(task: _Task, leaves: list, z0: Tree, stop: Stop) -> tuple[Run, Tape]
     """
     theta = task.theta(leaves)
     start = begin(task.iteration, theta, z0, stop)
-    c = task.slots(start.z, start.control)
+    c = task.storage.slots(start.z, start.control)
 
     def step(carry):
         run, tape = carry
@@ -187,7 +186,7 @@ def _replay_back(task, selection, leaves, z0, run, tape, z_bar):
     """θ̄ of the selected leaves, and z̄_0, from z̄ at the end of the run."""
     active, passive = selection.split(leaves)
     state = _structure((run.z, run.control))
-    slots = task.slots(run.z, run.control)
+    slots = task.storage.slots(run.z, run.control)
     begun, ended = task.first(run.progress.steps), run.progress.steps
     blank = at_image(jax.tree.map(jnp.zeros_like, run), z_bar)
     w, _ = _floating((blank.z, blank.control))

@@ -61,9 +61,9 @@ class Shine:
             )
         return found
 
-    def cost(self, steps: Any, adjoint_steps: Any, size: int, itemsize: int) -> tuple[Any, Any]:
+    def cost(self, steps: Any, adjoint_steps: Any, z: Tree, control: Any) -> tuple[Any, Any]:
         """Evaluations and bytes, beside the memory of the run."""
-        return self.refine + 1, itemsize * size * (self.refine + 4)
+        return self.refine + 1, tree.nbytes(z) * (self.refine + 4)
 
     def invert(self, system: rule.System, b: Array) -> tuple[Array, linear.Report]:
         def by(H):

@@ -1,6 +1,7 @@
 """States laid down while a run happens, and the schedule by which its reverse pass goes back."""
 
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,33 @@ from jax import Array, lax
 
 from jaxns import tree
 from jaxns.tree import Tree
+
+BUDGET = 128  # iterates that the stored states may fill, unless told otherwise
+LEAST, MOST = 16, 96  # states stored, however large or small they are
+
+
+class Storage(NamedTuple):
+    """How much to store.
+
+    states: how many states, if that was said.   enough: how many are never too few.
+    """
+
+    states: int | None
+    enough: int
+
+    def slots(self, z: Tree, control: Any) -> int:
+        """Half of the states to store, even: for the run, and for the stretch being reversed."""
+        iterates = max(1, round(tree.size((z, control)) / max(1, tree.size(z))))
+        fitting = min(max(BUDGET // iterates, LEAST), MOST)
+        states = self.states or min(fitting, self.enough)
+        return max(2, states // 4 * 2)
+
+
+def storage(checkpoints: int | str | None, length: int) -> Storage:
+    """For the reversal of so many steps at most; `checkpoints` as on `Piggyback`."""
+    logarithmic = 4 * (length.bit_length() // 2 + 1)
+    states = logarithmic if isinstance(checkpoints, str) else checkpoints
+    return Storage(states, min(2 * math.isqrt(length) + 4, BUDGET))
 
 
 class Tape(NamedTuple):

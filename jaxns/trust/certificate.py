@@ -203,8 +203,7 @@ def certify(
         error = _relative(bounds[label], reference, problem)
         errors[label] = jnp.where(found.ok, error, jnp.inf)
         cost = getattr(mode, "cost", lambda *_: (jnp.nan, jnp.nan))
-        size, itemsize = tree.size(z0), tree.dtype(z0).itemsize
-        evaluations[label], memory[label] = cost(solution.steps, report.steps, size, itemsize)
+        evaluations[label], memory[label] = cost(solution.steps, report.steps, z0, control)
     return Certificate(
         **found.spectrum._asdict(),
         status=solution.status,
