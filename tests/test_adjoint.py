@@ -11,6 +11,7 @@ import jaxns
 from jaxns.functions import (
     L1,
     Box,
+    ElasticNet,
     GroupL2,
     Huber,
     LeastSquares,
@@ -77,6 +78,42 @@ def test_structure_gives_the_same_as_the_whole_matrix(solver, problem):
     both = jaxns.Implicit(method="structured", direction="both")
     forward = jax.jit(jax.jacfwd(lambda t: loss(t, build, solver, both)))(1.0)
     np.testing.assert_allclose(forward, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("solver", "l2"), [(jaxns.ForwardBackward, 0.0), (jaxns.DouglasRachford, 0.5)]
+)
+def test_structure_where_a_derivative_at_a_kink_is_chosen(solver, l2):
+    """Three coordinates exactly at their kink, in whole numbers; P = ∂prox with s there, and
+
+    dx = P (dx − α ∇²f dx + α Aᵀ db − α sign(v) dl1).
+    """
+    alpha, signs = 2.0**-8, np.zeros(P)
+    x = np.zeros(P)
+    x[:6] = 1, -2, 1, 3, -1, 2
+    signs[:9] = *np.sign(x[:6]), 1, -1, 1
+    design = np.random.RandomState(2).randint(-1, 2, size=(40, P)).astype(float)
+    design[0], design[1] = signs, x  # so that Aᵀ(b − A x) = sign + l2 x
+    b = design @ x + np.eye(40)[0] + l2 * np.eye(40)[1]
+    v = x - alpha * design.T @ (design @ x - b)
+    s = np.where(x != 0, 0.7, 0.3)
+    s[6:9] = 0.25, 0.5, 1.0
+    assert np.sum(np.abs(v) == alpha) == 3
+
+    def run(b, l1):
+        g = ElasticNet(l1, l2, at_kink=s) if l2 else L1(l1, at_kink=s)
+        problem = jaxns.Composite(LeastSquares(jnp.asarray(design), b), g)
+        mode, here = jaxns.Implicit(method="structured"), jaxns.Stop(tol=None, max_steps=0)
+        z = x if solver is jaxns.ForwardBackward else v
+        return jnp.vdot(weights, jaxns.solve(problem, solver(alpha), z, mode=mode, stop=here).x)
+
+    found = jax.grad(run, argnums=(0, 1))(jnp.asarray(b), 1.0)
+    prox = np.diag(np.where(x != 0, 1, s * (signs != 0)) / (1 + alpha * l2))
+    gradient_step = np.eye(P) - alpha * design.T @ design
+    inverse = np.linalg.inv(np.eye(P) - prox @ gradient_step)
+    w = alpha * (inverse @ prox).T @ np.asarray(weights)
+    np.testing.assert_allclose(found[0], design @ w, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(found[1], -signs @ w, rtol=1e-9)
 
 
 @pytest.mark.slow

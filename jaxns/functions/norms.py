@@ -2,6 +2,8 @@
 
 Those that are smooth along a manifold through x also say which coordinates can move there,
 `support(x)`, and the Hessian of g along it, `curvature(x, v)` for a v that is 0 off the support.
+Where the derivative of a prox at a kink is chosen, that is the one at x of another function without
+a kink there, `selected(x, step)`.
 """
 
 from typing import Any
@@ -118,6 +120,11 @@ class L1:
     def curvature(self, x: Tree, v: Tree) -> Tree:
         return tree.zeros_like(v)
 
+    def selected(self, x: Tree, step: Any) -> "L1 | ElasticNet":
+        if self.at_kink is None:
+            return self
+        return ElasticNet(self.penalty, 0.0, self.at_kink).selected(x, step)
+
 
 @struct
 class SquaredL2(NoKinks):
@@ -201,6 +208,24 @@ class ElasticNet:
     def curvature(self, x: Tree, v: Tree) -> Tree:
         l2 = per_leaf("l2", self.l2, x)
         return jax.tree.map(lambda p, vi: p * vi, l2, v)
+
+    def selected(self, x: Tree, step: Any) -> "ElasticNet":
+        """At a kink with at_kink = s > 0, shrink all the more: by s/(1 + step l2)."""
+        if self.at_kink is None:
+            return self
+        l1, l2 = per_leaf("l1", self.l1, x), per_leaf("l2", self.l2, x)
+        (s,) = _chosen(self.at_kink, x)
+        here = jax.tree.map(
+            lambda a, xi, si: (jnp.abs(xi) == step * a) & (a > 0) & (si > 0), l1, x, s
+        )
+
+        def more(yes, b, si):
+            return jnp.where(yes, ((1 + step * b) / jnp.where(yes, si, 1) - 1) / step, b)
+
+        return ElasticNet(
+            jax.tree.map(lambda yes, a: jnp.where(yes, 0, a), here, l1),
+            jax.tree.map(more, here, l2, s),
+        )
 
 
 def per_leaf(name: str, coefficients: Any, x: Tree, against: str = "x") -> Tree:

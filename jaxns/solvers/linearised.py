@@ -17,6 +17,7 @@ import jax
 
 from jaxns import tree
 from jaxns.solvers.manifold import is_partly_smooth, reduced
+from jaxns.struct import replace
 from jaxns.tree import Tree
 
 SIZES = (32, 128, 1024)  # of the buffers for a support: each is compiled
@@ -31,6 +32,7 @@ def forward_backward(problem: Any, x: Tree, p: Tree, alpha: Any) -> Inverse | No
     """F(x) = prox_{αg}(x − α∇f(x)) = p: ∂F = P (I − αH)."""
     if alpha is None or not _reduces(problem, x):
         return None
+    problem = _selected(problem, tree.axpy(-alpha, problem.f.gradient(x), x), alpha)
 
     def solve(b):  # u = b + q with q = P (I − αH) u
         return tree.add(b, _reduced(problem, x, p, _gradient_step(problem.f, x, alpha, b)))
@@ -60,7 +62,7 @@ def douglas_rachford(
     """F(V) = V + λ (X − Y), Y = prox_{αg}(V), X = prox_{αf}(2Y − V): ∂X = (I + αH)⁻¹ at X."""
     if not _reduces(problem, V):
         return None
-    f = problem.f
+    problem, f = _selected(problem, V, alpha), problem.f
 
     def plus(u):  # (I + αH) u
         return tree.axpy(alpha, _hessian(f, X, u), u)
@@ -89,6 +91,12 @@ def _gradient_step(f: Any, x: Tree, alpha: Any, u: Tree) -> Tree:
 
 def _hessian(f: Any, x: Tree, u: Tree) -> Tree:
     return jax.jvp(f.gradient, (x,), (u,))[1]
+
+
+def _selected(problem: Any, v: Tree, alpha: Any) -> Any:
+    """With the derivative that prox_{αg} has at v, where g lets one choose it at a kink."""
+    g = problem.g
+    return replace(problem, g=g.selected(v, alpha)) if hasattr(g, "selected") else problem
 
 
 def _reduces(problem: Any, x: Tree) -> bool:
