@@ -1,5 +1,6 @@
 """How far a solution, and its derivative by each mode, is from the truth."""
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,7 @@ from jaxns.modes import Implicit, OneStep, Piggyback, Probe
 from jaxns.solve import STEPPING, read, set_up, solve
 from jaxns.struct import replace, seal, static, struct
 from jaxns.tree import Tree
-from jaxns.trust.nearest import find
+from jaxns.trust.nearest import Found, find
 
 MODES = (Implicit(), OneStep(), Piggyback())
 ROUNDINGS = 3  # of the cotangent, to see what they do
@@ -177,56 +178,59 @@ def certify(
         raise ValueError(f"cotangent must have the shapes of x, {expected}, got {got}")
 
     found = find(iteration, theta, solution.z, jax.random.key(seed))
-    hopeless = solution.status.code >= Status.INFEASIBLE.code
-    found = found._replace(ok=found.ok & ~hopeless)
-    margin = _margin(theta, found.z)
-    close = jnp.maximum(found.distance, 10 * tree.eps(found.z) * tree.norm(found.z))
-    kink = found.jumps | (margin <= close)
-
+    found, margin, kink = _judge(found, theta, solution.status)
     exact = Implicit(tol=0.0)
     reference, adjoint = _gradient(problem, solver, x0, found.z, cotangent, exact)
     roundings = [_rounded(cotangent, seed + k) for k in range(1, ROUNDINGS + 1)]
     corrected = [
         _gradient(problem, solver, x0, found.nearer, rounded, exact)[0] for rounded in roundings
     ]
-    doubt = jax.tree.map(partial(_doubt, found.ok), reference, *corrected)
     again = Stop(tol=None, max_steps=solution.steps, on_failure="ignore")
-    control = iteration.control(theta, z0)
+    control = jax.jit(iteration.control)(theta, z0)
     adaptive = control is not None and iteration.settle(theta, control)[0] is not theta[0]
-    bounds, errors, evaluations, memory = {}, {}, {}, {}
-    for label, mode in _labelled(modes):
+    values, costs = [], []
+    for mode in modes:
         if getattr(mode, "pointwise", False) and not adaptive:  # the last point is all it needs
             value, report = _gradient(problem, solver, x0, solution.z, cotangent, mode)
         else:
             value, report = _gradient(problem, solver, x0, None, cotangent, mode, again)
-        bounds[label] = jax.tree.map(_bound, value, reference, doubt)
-        error = _relative(bounds[label], reference, problem)
-        errors[label] = jnp.where(found.ok, error, jnp.inf)
         cost = getattr(mode, "cost", lambda *_: (jnp.nan, jnp.nan))
-        evaluations[label], memory[label] = cost(solution.steps, report.steps, z0, control)
+        values.append(value)
+        costs.append(cost(solution.steps, report.steps, z0, control))
+    bounds, errors = _compare(problem, found.ok, reference, corrected, values)
+
+    def by_name(each: Iterable[Any]) -> dict[str, Any]:
+        return dict(zip(_names(modes), each, strict=True))
+
     return Certificate(
         **found.spectrum._asdict(),
         status=solution.status,
         steps=solution.steps,
         residual=found.residual,
-        distance=jnp.where(found.ok, found.distance, jnp.inf),
+        distance=found.distance,
         margin=margin,
         kink=kink,
         adjoint_residual=jnp.asarray(adjoint.residual),
         gradient=reference,
-        bounds=bounds,
-        errors=errors,
-        evaluations=evaluations,
-        memory=memory,
+        bounds=by_name(bounds),
+        errors=by_name(errors),
+        evaluations=by_name(evaluations for evaluations, _ in costs),
+        memory=by_name(memory for _, memory in costs),
         accuracy=accuracy,
         what=f"{name} on {type(problem).__name__}",
     )
 
 
-def _margin(theta: Any, z: Tree) -> Array:
+@jax.jit
+def _judge(found: Found, theta: Any, status: Status) -> tuple[Found, Array, Array]:
+    """With an infinite distance where it says nothing; the margin; whether a kink is near."""
     solver, problem = theta
-    found = solver.margin(problem, z) if hasattr(solver, "margin") else None
-    return jnp.asarray(jnp.nan if found is None else found, tree.dtype(z))
+    margin = solver.margin(problem, found.z) if hasattr(solver, "margin") else None
+    margin = jnp.asarray(jnp.nan if margin is None else margin, tree.dtype(found.z))
+    close = jnp.maximum(found.distance, 10 * tree.eps(found.z) * tree.norm(found.z))
+    ok = found.ok & ~(status.code >= Status.INFEASIBLE.code)
+    distance = jnp.where(ok, found.distance, jnp.inf)
+    return found._replace(ok=ok, distance=distance), margin, found.jumps | (margin <= close)
 
 
 @jax.jit
@@ -264,12 +268,22 @@ def _gradient(
     return jax.tree.unflatten(structure, [next(given) if f else None for f in floating]), report
 
 
-def _labelled(modes: tuple) -> list[tuple[str, Any]]:
-    """With their names, numbered where one occurs again."""
+def _names(modes: tuple) -> list[str]:
+    """Numbered where one occurs again."""
     names = [type(mode).__name__ for mode in modes]
     seen = [names[:i].count(name) for i, name in enumerate(names)]
-    labels = [name + (f" {k + 1}" if k else "") for name, k in zip(names, seen, strict=True)]
-    return list(zip(labels, modes, strict=True))
+    return [name + (f" {k + 1}" if k else "") for name, k in zip(names, seen, strict=True)]
+
+
+@jax.jit
+def _compare(
+    problem: Any, ok: Array, reference: Any, corrected: list, values: list
+) -> tuple[list, list]:
+    """For each value of the derivative, the bounds on its error; and the relative ones."""
+    doubt = jax.tree.map(partial(_doubt, ok), reference, *corrected)
+    bounds = [jax.tree.map(_bound, value, reference, doubt) for value in values]
+    errors = [_relative(of_value, reference, problem) for of_value in bounds]
+    return bounds, [jnp.where(ok, error, jnp.inf) for error in errors]
 
 
 def _doubt(ok: Array, value: Array, *corrected: Array) -> Array:
@@ -301,6 +315,7 @@ def _is_floating(leaf: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
 
 
+@jax.jit
 def _rounded(x: Tree, seed: int) -> Tree:
     """x with its last digits changed at random: what rounding may do, amplified as errors are."""
     flat, unravel = ravel_pytree(x)
@@ -308,6 +323,7 @@ def _rounded(x: Tree, seed: int) -> Tree:
     return unravel(flat * (1 + 50 * tree.eps(flat) * signs))
 
 
+@jax.jit
 def _random_like(x: Tree, seed: int) -> Tree:
     flat, unravel = ravel_pytree(x)
     return unravel(jax.random.normal(jax.random.key(seed), flat.shape, flat.dtype))
