@@ -1,6 +1,6 @@
 """What an experiment can be told: one frozen model per experiment, every key with its default."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -12,6 +12,21 @@ Precision = Literal["float64", "float32"]
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Base(Section):
+    """What every config says.
+
+    title: in one line.   paper: and figure.   minutes: on two cores, about.
+    reduced: overrides (dotted keys) for a run in seconds that makes the same checks.
+    """
+
+    experiment: str
+    title: str
+    paper: str = ""
+    minutes: Positive = 1.0
+    precision: Precision = "float64"
+    reduced: dict[str, Any] = Field(default_factory=dict, exclude=True)
 
 
 class Data(Section):
@@ -85,12 +100,10 @@ class Mode(Section):
         return f"one-step, K = {self.steps or 1}" if self.name == "one_step" else self.name
 
 
-class PenaltySelection(Section):
+class PenaltySelection(Base):
     """Hold-out selection of the penalties of a lasso or an elastic net, by gradient and by grid."""
 
-    experiment: Literal["penalty_selection"]
     model: Literal["lasso", "elastic_net"] = "lasso"
-    precision: Precision = "float64"
     data: Data = Data()
     search: Search = Search()
     outer: Outer = Outer()
@@ -135,11 +148,9 @@ class Problem(Section):
         return self
 
 
-class DerivativeConvergence(Section):
+class DerivativeConvergence(Base):
     """Convergence of the iterates of forward-backward and of their derivatives."""
 
-    experiment: Literal["derivative_convergence"]
-    precision: Precision = "float64"
     repetitions: Count = 20
     perturbations: Annotated[int, Field(ge=0)] = 20
     perturbation_size: Positive = 1e-3
@@ -150,10 +161,3 @@ class DerivativeConvergence(Section):
         if len({problem.id for problem in self.problems}) < len(self.problems):
             raise ValueError("problems must have distinct ids")
         return self
-
-
-Config = PenaltySelection | DerivativeConvergence
-EXPERIMENTS: dict[str, type[PenaltySelection] | type[DerivativeConvergence]] = {
-    "penalty_selection": PenaltySelection,
-    "derivative_convergence": DerivativeConvergence,
-}

@@ -1,14 +1,18 @@
 """The figure of derivative convergence: errors of iterates and derivatives, with fitted rates."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jaxns.experiments import style
-from jaxns.experiments.derivative_convergence import Convergence, Result
+
+if TYPE_CHECKING:
+    from jaxns.experiments.derivative_convergence import Convergence, Result
 
 
-def draw(result: Result) -> Figure:
+def draw(result: "Result") -> Figure:
     figure, axes = style.panels(
         "Derivatives of forward-backward converge as fast as its iterates", [["x", "J"]]
     )
@@ -24,7 +28,9 @@ def draw(result: Result) -> Figure:
     return figure
 
 
-def _panel(axes: Axes, problem: Convergence, errors: np.ndarray, rates: np.ndarray, i: int) -> None:
+def _panel(
+    axes: Axes, problem: "Convergence", errors: np.ndarray, rates: np.ndarray, i: int
+) -> None:
     """Median and deciles over repetitions, and when the support is identified."""
     floored = np.maximum(errors, 1e-17)
     low, middle, high = np.quantile(floored, (0.1, 0.5, 0.9), axis=0)

@@ -5,17 +5,19 @@ n > p) and A2b (lasso, n < p) on arXiv 2206.00457 (Bolte, Pauwels, Vaiter, NeurI
 """
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import jaxns
-from jaxns.experiments import closed_form
+from jaxns.experiments import closed_form, convergence_figure
 from jaxns.experiments.config import DerivativeConvergence, Problem
 from jaxns.experiments.data import Instances, random_regressions
 from jaxns.experiments.rates import fitted_rate, identification
-from jaxns.experiments.reporting import Report, Table, small
+from jaxns.experiments.reporting import Check, Experiment, Table, Tidy, below, small
+from jaxns.experiments.session import Session
 from jaxns.functions import L1, LeastSquares, SquaredL2
 
 SOLVER = jaxns.ForwardBackward(acceleration=False)  # stepsize 1/L
@@ -57,14 +59,9 @@ class Result:
     problems: tuple[Convergence, ...]
 
 
-def run(settings: DerivativeConvergence, report: Report) -> Result:
-    total = len(settings.problems)
-    problems = []
-    for done, problem in enumerate(settings.problems):
-        report("problems", done, total, problem.id)
-        problems.append(measure(problem, settings))
-    report("problems", total, total, "")
-    return Result(tuple(problems))
+def run(settings: DerivativeConvergence, session: Session) -> Result:
+    units = {problem.id: partial(measure, problem, settings) for problem in settings.problems}
+    return Result(tuple(session.each("problems", units)))
 
 
 def measure(problem: Problem, settings: DerivativeConvergence) -> Convergence:
@@ -123,6 +120,44 @@ def table(result: Result) -> Table:
         "instances of this library, not those of arXiv 2206.00457 (whose sizes are not known)",
     )
     return Table("Convergence of iterates and derivatives, forward-backward", columns, rows, notes)
+
+
+def tidy(result: Result) -> Tidy:
+    """One row per problem, repetition and iteration."""
+    columns: dict[str, list[np.ndarray]] = {}
+    for c in result.problems:
+        repetitions, length = c.x_errors.shape
+        rows = {
+            "problem": np.repeat(c.id, repetitions * length),
+            "repetition": np.repeat(np.arange(repetitions), length),
+            "iteration": np.tile(np.arange(length), repetitions),
+            "x_error": c.x_errors.ravel(),
+            "J_error": c.J_errors.ravel(),
+        }
+        for name, values in rows.items():
+            columns.setdefault(name, []).append(values)
+    return {name: np.concatenate(values) for name, values in columns.items()}
+
+
+def checks(result: Result) -> tuple[Check, ...]:
+    """The 'must show' lines of A1, A2, A2b, and of convergence for almost every θ."""
+    found: list[Check] = []
+    for c in result.problems:
+        name = f"{c.id} {c.penalty}"
+        near = 0.02 if c.penalty == "ridge" else 0.01
+        off = np.median(np.abs(c.J_rates / c.theory - 1))
+        apart = np.median(np.abs(c.J_rates / c.x_rates - 1))
+        found += [
+            below(f"{name}: rate of J from theory, relatively (median)", off, near),
+            below(f"{name}: rate of J from that of x, relatively (median)", apart, near),
+            below(f"{name}: rate of J over √ρ", c.J_rates / np.sqrt(c.theory), 1.0),
+            below(f"{name}: final error of J", c.J_errors[:, -1], 1e-12),
+        ]
+        if c.perturbed_errors.size:
+            found.append(below(f"{name}: error of J at perturbed θ", c.perturbed_errors, 1e-12))
+        if c.penalty == "lasso":
+            found.append(below(f"{name}: |J| off the support", c.off_support, 0.0))
+    return tuple(found)
 
 
 def _follow(problem: Problem, instances: Instances) -> tuple[np.ndarray, np.ndarray]:
@@ -193,3 +228,6 @@ def _fields(instances: Instances) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _spread(deviations: np.ndarray) -> str:
     return f"{100 * np.median(deviations):.2f} ({100 * deviations.max():.2f}) %"
+
+
+EXPERIMENT = Experiment(DerivativeConvergence, run, table, tidy, convergence_figure.draw, checks)

@@ -15,7 +15,7 @@ import jaxns
 from jaxns.experiments import config
 from jaxns.experiments.holdout import HoldOut, Jacobian, relative_error
 from jaxns.experiments.rates import identification
-from jaxns.experiments.reporting import Report
+from jaxns.experiments.session import Report
 
 SAMPLES = 60  # iterates at which the modes without a recursion are evaluated
 

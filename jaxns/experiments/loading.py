@@ -8,27 +8,36 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from jaxns.experiments.config import EXPERIMENTS, Config
+from jaxns.experiments import catalogue
+from jaxns.experiments.config import Base
 
 
 class ConfigError(ValueError):
     """A config that cannot be run: names the key, what was expected, and the nearest valid one."""
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read and validate the config at `path`, with `key=value` overrides applied."""
+def load(path: Path, overrides: Sequence[str] = (), reduced: bool = False) -> Base:
+    """Read and validate the config at `path`, with `key=value` overrides applied.
+
+    reduced: whether its own overrides for a short run are applied first.
+    """
     raw = _read(path)
+    shorter = raw.get("reduced", {})
+    if reduced and isinstance(shorter, dict):
+        for key, value in shorter.items():
+            _set(raw, key, value, f"{path}: reduced.{key}")
     for override in overrides:
         _apply(raw, override)
     name = raw.get("experiment")
+    known = catalogue.NAMES
     if name is None:
-        raise ConfigError(f"{path}: experiment is missing; expected {_listed(EXPERIMENTS)}")
-    if name not in EXPERIMENTS:
+        raise ConfigError(f"{path}: experiment is missing; expected {_listed(known)}")
+    if name not in known:
         raise ConfigError(
-            f"{path}: experiment: expected {_listed(EXPERIMENTS)}, got {name!r}"
-            + _did_you_mean(str(name), EXPERIMENTS)
+            f"{path}: experiment: expected {_listed(known)}, got {name!r}"
+            + _did_you_mean(str(name), known)
         )
-    model = EXPERIMENTS[name]
+    model = catalogue.find(name).settings
     try:
         return model.model_validate(_tuples(raw))
     except ValidationError as error:
@@ -52,35 +61,38 @@ def _read(path: Path) -> dict[str, Any]:
 def _apply(raw: dict[str, Any], override: str) -> None:
     """Set the dotted key of `key=value`; the value is TOML, or failing that a bare string."""
     key, equals, text = override.partition("=")
-    parts = key.strip().split(".")
-    if not equals or not all(parts):
+    if not equals or not all(key.strip().split(".")):
         raise ConfigError(f"--set {override}: expected key=value, such as outer.steps=10")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()
+    _set(raw, key.strip(), value, f"--set {override}")
+
+
+def _set(raw: dict[str, Any], key: str, value: Any, where: str) -> None:
+    parts = key.split(".")
     here: Any = raw
     for depth, part in enumerate(parts[:-1]):
-        here = _child(here, part, ".".join(parts[:depth]), override)
+        here = _child(here, part, ".".join(parts[:depth]), where)
     last = parts[-1]
     if isinstance(here, list):
-        _child(here, last, ".".join(parts[:-1]), override)
+        _child(here, last, ".".join(parts[:-1]), where)
         here[int(last)] = value
     elif isinstance(here, dict):
         here[last] = value
     else:
-        raise ConfigError(f"--set {override}: {'.'.join(parts[:-1])} is a value, not a section")
+        raise ConfigError(f"{where}: {'.'.join(parts[:-1])} is a value, not a section")
 
 
-def _child(here: Any, part: str, name: str, override: str) -> Any:
+def _child(here: Any, part: str, name: str, where: str) -> Any:
     if isinstance(here, dict):
         return here.setdefault(part, {})
     if not isinstance(here, list):
-        raise ConfigError(f"--set {override}: {name} is a value, not a section")
+        raise ConfigError(f"{where}: {name} is a value, not a section")
     if not part.isdecimal() or int(part) >= len(here):
         raise ConfigError(
-            f"--set {override}: {name} is a list; expected an index from 0 to {len(here) - 1}, "
-            f"got {part!r}"
+            f"{where}: {name} is a list; expected an index from 0 to {len(here) - 1}, got {part!r}"
         )
     return here[int(part)]
 

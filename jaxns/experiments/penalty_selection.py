@@ -16,10 +16,20 @@ import numpy as np
 import optax
 
 import jaxns
-from jaxns.experiments import config, derivative_error
+from jaxns.experiments import config, derivative_error, selection_figure
 from jaxns.experiments.data import Split, diabetes
 from jaxns.experiments.holdout import HoldOut, Jacobian, make_mode, relative_error
-from jaxns.experiments.reporting import ExperimentError, Report, Table, number, small
+from jaxns.experiments.reporting import (
+    Check,
+    Experiment,
+    ExperimentError,
+    Table,
+    Tidy,
+    below,
+    number,
+    small,
+)
+from jaxns.experiments.session import Report, Session
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +75,7 @@ class Result:
     derivative_errors: derivative_error.DerivativeErrors
 
 
-def run(settings: config.PenaltySelection, report: Report) -> Result:
+def run(settings: config.PenaltySelection, report: Session) -> Result:
     split = diabetes(settings.data)
     stop = jaxns.Stop(tol=settings.inner.tol, max_steps=settings.inner.max_steps)
     holdout = HoldOut(settings.model, split, stop)
@@ -211,6 +221,36 @@ def table(result: Result) -> Table:
     return Table(title, columns, tuple(rows), notes)
 
 
+def tidy(result: Result) -> Tidy:
+    """One row per evaluation of an outer optimiser."""
+    paths = result.modes
+    return {
+        "mode": np.concatenate([np.repeat(path.label, len(path.errors)) for path in paths]),
+        "evaluation": np.concatenate([np.arange(len(path.errors)) for path in paths]),
+        **{
+            name: np.concatenate([np.exp(path.log_penalties[:, i]) for path in paths])
+            for i, name in enumerate(result.penalties)
+        },
+        "validation_error": np.concatenate([path.errors for path in paths]),
+        "inner_iterations": np.concatenate([path.inner_steps for path in paths]),
+    }
+
+
+def checks(result: Result) -> tuple[Check, ...]:
+    """Of the modes that are exact at a fixed point."""
+    _, best = result.grid.best
+    exact = [path for path in result.modes if not path.label.startswith("one-step")]
+    return tuple(
+        check
+        for path in exact
+        for check in (
+            below(f"{path.label}: derivative's relative error", path.derivative_error, 1e-4),
+            below(f"{path.label}: validation error over the grid's best", path.errors[-1] / best,
+                  1 + 1e-2),
+        )
+    )  # fmt: skip
+
+
 def _optimizer(outer: config.Outer) -> optax.GradientTransformation:
     rate = outer.learning_rate
     if outer.schedule == "cosine":
@@ -240,3 +280,6 @@ def _not_finite(
         "solve or the linear system of its derivative did not converge; raise inner.max_steps or "
         "search.lowest"
     )
+
+
+EXPERIMENT = Experiment(config.PenaltySelection, run, table, tidy, selection_figure.draw, checks)

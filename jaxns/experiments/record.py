@@ -14,17 +14,18 @@ import jax
 import numpy as np
 
 import jaxns
-from jaxns.experiments.config import Config
-from jaxns.experiments.reporting import Table
+from jaxns.experiments.config import Base
+from jaxns.experiments.reporting import Check, Table
 
 PACKAGES = ("jax", "jaxlib", "optax", "numpy", "scikit-learn", "matplotlib", "pydantic")
 
 
-def write(path: Path, settings: Config, result: Any, table: Table) -> Path:
-    """Write config, provenance, table and results as JSON (not-a-number and infinity as null)."""
+def write(path: Path, settings: Base, result: Any, table: Table, checks: tuple[Check, ...]) -> Path:
+    """Write everything as JSON (not-a-number and infinity as null)."""
     content = {
         "config": settings.model_dump(),
         "provenance": provenance(settings),
+        "checks": checks,
         "table": table,
         "result": result,
     }
@@ -32,7 +33,7 @@ def write(path: Path, settings: Config, result: Any, table: Table) -> Path:
     return path
 
 
-def provenance(settings: Config) -> dict[str, Any]:
+def provenance(settings: Base) -> dict[str, Any]:
     versions = {name: metadata.version(name) for name in PACKAGES}
     device = jax.devices()[0]
     return {

@@ -1,10 +1,11 @@
-"""What an experiment tells whoever runs it: progress while it runs, a table at the end."""
+"""What an experiment is, and what it leaves: a table, a figure, and what it was to show."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
-Report = Callable[[str, int, int, str], None]
-"""report(task, done, total, note), called after each unit of work."""
+import numpy as np
+from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,6 +16,48 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """A line that a paper says a correct reproduction must show, and what was measured."""
+
+    claim: str
+    measured: str
+    met: bool
+
+
+def below(claim: str, measured: Any, bound: float) -> Check:
+    """That the largest of some numbers is at most `bound`; NaN is not."""
+    worst = float(np.max(measured))
+    return Check(claim, f"{worst:.2g} ≤ {bound:.2g}", bool(worst <= bound))
+
+
+def between(claim: str, measured: Any, low: float, high: float) -> Check:
+    """That all of some numbers lie between two; NaN does not."""
+    least, most = float(np.min(measured)), float(np.max(measured))
+    found = f"{least:.4g}" if least == most else f"{least:.4g} … {most:.4g}"
+    return Check(claim, f"{found} in [{low:g}, {high:g}]", bool(low <= least and most <= high))
+
+
+Tidy = dict[str, Sequence[Any] | np.ndarray]
+"""A table for programs: columns of one length, one observation a row."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """How one kind of config is read, run, tabulated, drawn and checked.
+
+    settings: what the config may say.   run: (settings, `Session`) -> everything computed.
+    table: for people.   tidy: for programs.   draw: the figure.   checks: the paper's lines.
+    """
+
+    settings: type
+    run: Callable[[Any, Any], Any]
+    table: Callable[[Any], Table]
+    tidy: Callable[[Any], Tidy]
+    draw: Callable[[Any], Figure]
+    checks: Callable[[Any], tuple[Check, ...]]
 
 
 class ExperimentError(RuntimeError):

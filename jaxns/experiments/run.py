@@ -1,66 +1,56 @@
-"""Run an experiment: config in; a table, a figure and a record out."""
+"""Run an experiment: config in; tables, figures, checks and a record out."""
 
+import csv
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
-from matplotlib.figure import Figure
 
-from jaxns.experiments import (
-    config,
-    convergence_figure,
-    derivative_convergence,
-    penalty_selection,
-    record,
-    selection_figure,
-    style,
-)
-from jaxns.experiments.reporting import ExperimentError, Report, Table
+from jaxns.experiments import catalogue, record, style
+from jaxns.experiments.config import Base
+from jaxns.experiments.reporting import Check, ExperimentError, Table, Tidy
+from jaxns.experiments.session import Report, Session
 
 __all__ = ["ExperimentError", "Outcome", "run"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Experiment:
-    """How one kind of config is run, tabulated and drawn."""
-
-    run: Callable[[Any, Report], Any]
-    table: Callable[[Any], Table]
-    draw: Callable[[Any], Figure]
-
-
-EXPERIMENTS: dict[type, Experiment] = {
-    config.PenaltySelection: Experiment(
-        penalty_selection.run, penalty_selection.table, selection_figure.draw
-    ),
-    config.DerivativeConvergence: Experiment(
-        derivative_convergence.run, derivative_convergence.table, convergence_figure.draw
-    ),
-}
-
-
-@dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a run leaves: a table to show, and the files it wrote."""
+    """What a run leaves: a table to show, the checks it made, and the files it wrote."""
 
     table: Table
+    checks: tuple[Check, ...]
     files: tuple[Path, ...]
 
+    @property
+    def met(self) -> bool:
+        return all(check.met for check in self.checks)
 
-def run(settings: config.Config, out: Path, report: Report) -> Outcome:
-    """Run the experiment that `settings` describes and write its record and figure into `out`.
 
-    The precision is that of the config for the duration of the run; nothing global is changed.
+def run(settings: Base, out: Path, report: Report) -> Outcome:
+    """Run the experiment that `settings` describes and write its record and figures into `out`.
+
+    The precision is that of the config for the duration of the run; nothing global is changed. A
+    run that was interrupted goes on from the units that it had finished.
     """
-    experiment = EXPERIMENTS[type(settings)]
+    experiment = catalogue.find(settings.experiment)
     out.mkdir(parents=True, exist_ok=True)  # before the work, so that a bad path fails early
+    session = Session(report, out, settings)
     with jax.enable_x64(settings.precision == "float64"):
-        result = experiment.run(settings, report)
-    table = experiment.table(result)
+        result = experiment.run(settings, session)
+    table, checks = experiment.table(result), experiment.checks(result)
     written = (
-        record.write(out / "result.json", settings, result, table),
-        style.save(experiment.draw, result, out / "figure.png"),
+        record.write(out / "result.json", settings, result, table, checks),
+        _write_csv(out / "table.csv", experiment.tidy(result)),
+        *style.save(experiment.draw, result, out / "figure"),
     )
-    return Outcome(table, written)
+    session.close()
+    return Outcome(table, checks, written)
+
+
+def _write_csv(path: Path, tidy: Tidy) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(tidy)
+        writer.writerows(zip(*tidy.values(), strict=True))
+    return path

@@ -1,16 +1,18 @@
 """The figure of penalty selection: where the modes went, and how right their derivatives are."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jaxns.experiments import style
-from jaxns.experiments.penalty_selection import Result
+
+if TYPE_CHECKING:
+    from jaxns.experiments.penalty_selection import Result
 
 
-def draw(result: Result) -> Figure:
+def draw(result: "Result") -> Figure:
     title = (
         f"{result.model.replace('_', ' ').capitalize()} on diabetes data: "
         f"{'penalties' if len(result.penalties) > 1 else 'penalty'} chosen by gradient"
@@ -31,7 +33,7 @@ def draw(result: Result) -> Figure:
     return figure
 
 
-def _curve(axes: Axes, result: Result) -> None:
+def _curve(axes: Axes, result: "Result") -> None:
     """The valley of the validation curve, with the paths of the modes on it."""
     penalties, errors = np.exp(result.curve.axis), result.curve.errors
     axes.plot(penalties, errors, color=style.GREY, linewidth=1.2, label="validation error")
@@ -51,7 +53,7 @@ def _curve(axes: Axes, result: Result) -> None:
     axes.tick_params(labelbottom=False, which="both")
 
 
-def _steps(axes: Axes, above: Axes, result: Result) -> None:
+def _steps(axes: Axes, above: Axes, result: "Result") -> None:
     """The same paths unrolled: the penalty at each outer step."""
     for i, path in enumerate(result.modes):
         penalties = np.exp(path.log_penalties[:, 0])
@@ -62,7 +64,7 @@ def _steps(axes: Axes, above: Axes, result: Result) -> None:
     style.log_ticks(axes.xaxis)
 
 
-def _map(figure: Figure, axes: Axes, result: Result) -> None:
+def _map(figure: Figure, axes: Axes, result: "Result") -> None:
     """Level lines of the validation error over both penalties, with the paths on them."""
     axis, errors = np.exp(result.curve.axis), result.curve.errors
     low, high = errors.min(), np.quantile(errors, 0.8)
@@ -79,7 +81,7 @@ def _map(figure: Figure, axes: Axes, result: Result) -> None:
     axes.set(xlabel=result.penalties[0], ylabel=result.penalties[1])
 
 
-def _derivative_errors(axes: Axes, result: Result) -> None:
+def _derivative_errors(axes: Axes, result: "Result") -> None:
     measured = result.derivative_errors
     index = {path.label: i for i, path in enumerate(result.modes)}
     for curve in measured.curves:

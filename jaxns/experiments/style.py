@@ -51,9 +51,11 @@ RC: dict[Any, Any] = {
 }
 
 
-def panels(title: str, mosaic: Any, **options: Any) -> tuple[Figure, dict[Any, Axes]]:
+def panels(
+    title: str, mosaic: Any, height: float = 5.6, **options: Any
+) -> tuple[Figure, dict[Any, Axes]]:
     """A figure with axes laid out, and named, as in `mosaic`."""
-    figure = Figure(figsize=(11.5, 5.6), layout="constrained")
+    figure = Figure(figsize=(11.5, height), layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
     return figure, figure.subplot_mosaic(mosaic, **options)
 
@@ -79,7 +81,11 @@ def log_ticks(axis: Axis) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def save(draw: Callable[[Any], Figure], result: Any, path: Path) -> Path:
+def save(draw: Callable[[Any], Figure], result: Any, path: Path) -> tuple[Path, ...]:
+    """The figure as PNG to look at and as SVG to print."""
     with mpl.rc_context(RC):
-        draw(result).savefig(path)
-    return path
+        figure = draw(result)
+        written = tuple(path.with_suffix(suffix) for suffix in (".png", ".svg"))
+        for file in written:
+            figure.savefig(file)
+    return written

@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -17,6 +19,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from jaxns.experiments.config import Base
 from jaxns.experiments.reporting import Table
 from jaxns.experiments.run import Outcome
 
@@ -69,14 +72,31 @@ class Terminal:
         self.console.print(_rich(outcome.table))
         for note in outcome.table.notes:
             self.console.print(note, style="dim", highlight=False)
+        for check in outcome.checks:
+            style, word = ("green", "met    ") if check.met else ("bold red", "NOT MET")
+            self.console.print(
+                word, f"{check.claim}: {check.measured}", style=style, highlight=False
+            )
         for path in outcome.files:
             self.console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+
+
+def show_list(configs: Mapping[Path, Base]) -> None:
+    """What there is to run: one line each."""
+    columns = ("config", "what it shows", "paper", "minutes")
+    rows = tuple(
+        (str(path), config.title, config.paper, f"{config.minutes:g}")
+        for path, config in configs.items()
+    )
+    Console(width=None if sys.stdout.isatty() else WIDE).print(_rich(Table("", columns, rows)))
 
 
 def _rich(table: Table) -> rich_table.Table:
     drawn = rich_table.Table(title=table.title, box=box.SIMPLE_HEAD, title_style="bold")
     for index, column in enumerate(table.columns):
-        drawn.add_column(column, justify="right" if index else "left", no_wrap=not index)
+        drawn.add_column(
+            column, justify="right" if index and table.title else "left", no_wrap=not index
+        )
     for row in table.rows:
         drawn.add_row(*row)
     return drawn

@@ -1,0 +1,18 @@
+"""The experiments there are, by the names in configs: modules, each with its `EXPERIMENT`."""
+
+import importlib
+
+from jaxns.experiments.reporting import Experiment
+
+NAMES = (
+    "derivative_convergence",
+    "heavy_ball",
+    "kink_programs",
+    "penalty_selection",
+    "sgd_derivatives",
+    "sinkhorn_derivatives",
+)
+
+
+def find(name: str) -> Experiment:
+    return importlib.import_module(f"jaxns.experiments.{name}").EXPERIMENT

@@ -1,0 +1,56 @@
+"""A run in progress: who is told, and what a run that was interrupted has already computed."""
+
+import hashlib
+import pickle
+import shutil
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jaxns
+from jaxns.experiments.config import Base
+
+T = TypeVar("T")
+Report = Callable[[str, int, int, str], None]
+"""report(task, done, total, note), called after each unit of work."""
+
+
+class Session:
+    """Called like a `Report`; `each` runs units of work and keeps what they return.
+
+    What is kept lies in `folder`, in the name of everything it depends on (the config, the versions
+    of jaxns, jax and numpy), and is thrown away by `close`, when the run is complete.
+    """
+
+    def __init__(self, report: Report, folder: Path, settings: Base) -> None:
+        self.report = report
+        versions = [jaxns.__version__, *map(metadata.version, ("jax", "jaxlib", "numpy"))]
+        name = repr((settings.model_dump_json(), versions)).encode()
+        self.folder = folder / f".partial-{hashlib.sha256(name).hexdigest()[:12]}"
+
+    def __call__(self, task: str, done: int, total: int, note: str) -> None:
+        self.report(task, done, total, note)
+
+    def each(self, task: str, units: Mapping[str, Callable[[], T]]) -> list[T]:
+        """The results of the units in their order, each computed now or found from last time."""
+        results = []
+        for done, (name, compute) in enumerate(units.items()):
+            self(task, done, len(units), name)
+            results.append(self._kept(f"{task} {name}", compute))
+        self(task, len(units), len(units), "")
+        return results
+
+    def close(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _kept(self, name: str, compute: Callable[[], T]) -> T:
+        path = self.folder / (hashlib.sha256(name.encode()).hexdigest()[:16] + ".pickle")
+        if path.exists():
+            return pickle.loads(path.read_bytes())
+        result: Any = compute()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        beside = path.with_suffix(".new")
+        beside.write_bytes(pickle.dumps(result))
+        beside.replace(path)
+        return result
