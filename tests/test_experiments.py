@@ -15,7 +15,7 @@ pytest.importorskip("sklearn")
 
 import jaxns
 from jaxns.cli import main
-from jaxns.experiments import closed_form, config
+from jaxns.experiments import catalogue, closed_form, config, session
 from jaxns.experiments.data import diabetes
 from jaxns.experiments.holdout import HoldOut
 from jaxns.experiments.loading import load
@@ -241,7 +241,13 @@ def test_overrides():
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_config_loads(path):
-    assert load(path).experiment in config.EXPERIMENTS
+    """… and says what it is for, at its size and at the reduced one."""
+    settings, reduced = load(path), load(path, reduced=True)
+    assert settings.experiment == reduced.experiment
+    assert settings.experiment in catalogue.NAMES
+    assert settings.title
+    assert settings.paper
+    assert settings.precision == "float64"
 
 
 def test_version(capsys):
@@ -259,12 +265,102 @@ def test_without_the_extra(monkeypatch, capsys):
     assert "pip install 'jax-nonsmooth[experiments]'" in error
 
 
+def test_list(capsys):
+    assert main(["list", "--folder", str(CONFIGS)]) == 0
+    out = capsys.readouterr().out
+    assert all(path.stem in out for path in CONFIGS.glob("*.toml"))
+    assert main(["list", "--folder", str(CONFIGS / "nowhere")]) == 2
+    assert "no configs in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "give config files, or --all"),
+        (["--all", "a.toml"], "give config files, or --all"),
+        (["a.toml", "b.toml", "--out", "x"], "--out is for one config"),
+    ],
+)
+def test_wrong_arguments(arguments, said, capsys):
+    assert main(["run", *arguments]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_budget_runs_what_fits(tmp_path, monkeypatch, capsys):
+    """The shortest first; here one of two, whose record, table and figures are written."""
+    folder = tmp_path / "configs"
+    folder.mkdir()
+    text = (CONFIGS / "heavy_ball.toml").read_text()
+    (folder / "short.toml").write_text(text.replace("minutes = 0.1", "minutes = 0.1\nsteps = 8"
+                                                    ).replace("\nsteps = 200", ""))  # fmt: skip
+    (folder / "long.toml").write_text(text.replace("minutes = 0.1", "minutes = 30"))
+    monkeypatch.chdir(tmp_path)
+    main(["run", "--all", "--folder", str(folder), "--budget", "20m"])
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["short"]
+    written = {path.name for path in (tmp_path / "results" / "short").iterdir()}
+    assert written == {"result.json", "table.csv", "figure.png", "figure.svg"}
+
+
+def test_what_is_not_met_is_an_error(tmp_path, capsys):
+    """After 8 steps of 200 the derivative along one element has not died out."""
+    path = str(CONFIGS / "heavy_ball.toml")
+    assert main(["run", path, "--set", "steps=8", "--out", str(tmp_path)]) == 1
+    assert "NOT MET" in capsys.readouterr().out
+    record = json.loads((tmp_path / "result.json").read_text())
+    assert not all(check["met"] for check in record["checks"])
+    table = (tmp_path / "table.csv").read_text().splitlines()
+    assert table[0] == "panel,curve,repetition,at,value"
+    assert len(table) == 1 + 4 * 8
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path):
+    """Finished units are not computed again, unless the config says otherwise."""
+    made = []
+
+    def unit(name):
+        def compute():
+            made.append(name)
+            if name == "third" and made.count("third") == 1:
+                raise KeyboardInterrupt
+            return np.full(3, len(made))
+
+        return compute
+
+    def attempt(settings):
+        here = session.Session(lambda *told: None, tmp_path, settings)
+        units = {name: unit(name) for name in ("first", "second", "third")}
+        return here, here.each("units", units)
+
+    settings = load(CONFIGS / "heavy_ball.toml")
+    with pytest.raises(KeyboardInterrupt):
+        attempt(settings)
+    here, results = attempt(settings)
+    assert made == ["first", "second", "third", "third"]
+    np.testing.assert_array_equal(results[0], 1)
+    attempt(load(CONFIGS / "heavy_ball.toml", ["steps=40"]))
+    assert made[4:] == ["first", "second", "third"]
+    here.close()
+    attempt(settings)
+    assert made[7:] == ["first", "second", "third"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
-def test_every_config_runs_as_it_stands(path, tmp_path):
-    record = run(path.name, tmp_path)
-    if record["config"]["experiment"] == "penalty_selection":
-        rows = {row[0]: row for row in record["table"]["rows"]}
-        gradient, grid = float(rows["implicit"][1]), float(rows["grid search"][1])
-        assert gradient <= grid
-        assert float(rows["implicit"][-1]) < 1e-10
+def test_every_config_shows_what_it_is_to_show(path, tmp_path):
+    """At the reduced size; each ends with the paper's lines, all met."""
+    assert main(["run", str(path), "--reduced", "--out", str(tmp_path)]) == 0
+    record = json.loads((tmp_path / "result.json").read_text())
+    assert record["checks"]
+    assert all(check["met"] for check in record["checks"])
+    for name in ("figure.png", "figure.svg"):
+        assert (tmp_path / name).stat().st_size > 20_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["diabetes_lasso", "diabetes_elastic_net"])
+def test_gradients_beat_the_grid(name, tmp_path):
+    record = run(f"{name}.toml", tmp_path)
+    rows = {row[0]: row for row in record["table"]["rows"]}
+    gradient, grid = float(rows["implicit"][1]), float(rows["grid search"][1])
+    assert gradient <= grid
+    assert float(rows["implicit"][-1]) < 1e-10

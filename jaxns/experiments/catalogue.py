@@ -11,6 +11,7 @@ NAMES = (
     "penalty_selection",
     "sgd_derivatives",
     "sinkhorn_derivatives",
+    "splitting_derivatives",
 )
 
 

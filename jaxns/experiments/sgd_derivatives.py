@@ -135,7 +135,7 @@ def run(settings: Settings, session: Session) -> Findings:
         Panel(
             f"{what}: {title}", "step k", label,
             tuple(curve(name, getattr(found[name], of)) for name in names),
-            xscale=xscale, ylim=(1e-30, 1e2),
+            xscale=xscale, ylim=(1e-30, 1e2) if "interp" in title else None,
         )
         for what, of, label in (
             ("x", "x", r"mean $\|x_k - x^*\|^2$"),
