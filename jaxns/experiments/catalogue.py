@@ -12,6 +12,7 @@ NAMES = (
     "sgd_derivatives",
     "sinkhorn_derivatives",
     "splitting_derivatives",
+    "truncated_ridge",
 )
 
 
