@@ -92,6 +92,19 @@ def integer(name: str, value: Any) -> Any:
     return int(value) if whole else value
 
 
+def key(name: str, value: Any) -> Any:
+    """A seed or a key of `jax.random`, as unsigned integers: a leaf for every transformation."""
+    dtype = jax.random.key(0).dtype if isinstance(value, int) else getattr(value, "dtype", None)
+    if dtype == jax.random.key(0).dtype:
+        return jax.random.key_data(jax.random.key(value) if isinstance(value, int) else value)
+    if dtype is not None and jnp.issubdtype(dtype, jnp.integer):
+        if not jnp.ndim(value):
+            return jax.random.key_data(jax.random.key(value))
+        if dtype == jnp.uint32 and jnp.shape(value) == (2,):
+            return value
+    raise TypeError(f"{name} must be a whole number or a key of jax.random, got {value!r}")
+
+
 def axis(name: str, value: Any) -> int | None:
     """An axis of an array, or None for all of it."""
     if value is not None and (isinstance(value, bool) or not isinstance(value, int)):

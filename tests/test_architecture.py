@@ -38,7 +38,8 @@ ARROWS: dict[str, set[str]] = {
     "problems": CARRIERS | {"closure", "operators", "functions"},
     "solvers": CARRIERS | {"linear", "operators"},
     "trust": CARRIERS | {"linear", "fixed_point", "modes", "solve", "nonsmooth"},
-    "bilevel": CARRIERS | {"closure", "fixed_point", "modes", "solve", "trust"},
+    "bilevel": CARRIERS
+    | {"closure", "fixed_point", "modes", "solve", "trust", "functions", "problems", "solvers"},
     "divergence": {"fixed_point", "modes", "problems", "solve"},
     "jaxns": {
         "_conflict",

@@ -1,5 +1,6 @@
 """Bilevel optimisation: choose what defines a problem by the gradient through its solution."""
 
+from jaxns.bilevel import stochastic
 from jaxns.bilevel.descent import adaptive
 from jaxns.bilevel.levels import Bilevel
 from jaxns.bilevel.minimize import History, Result, minimize, scan
@@ -15,4 +16,5 @@ __all__ = [
     "Positive",
     "History",
     "Result",
+    "stochastic",
 ]

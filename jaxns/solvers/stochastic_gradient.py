@@ -57,7 +57,7 @@ class StochasticGradient:
     averaging: give back the mean of x_1, …, x_k (Polyak and Juditsky 1992).
 
     f: a loss of a linear predictor, or anything with `samples`, `rows(index)` and
-        `row_lipschitz()`.
+        `row_lipschitz()`; where it lacks the last, a stepsize is needed, and α is η, or η_0.
     """
 
     stepsize: float | Array | Callable[[Any], Any] | None = None
@@ -71,7 +71,7 @@ class StochasticGradient:
             stepsize.check(self)
         if self.batch_size is not None:
             validate.positive("batch_size", validate.integer("batch_size", self.batch_size))
-        settle(self, "key", _raw_key(self.key))
+        settle(self, "key", validate.key("key", self.key))
 
     @property
     def noisy(self) -> bool:
@@ -81,7 +81,9 @@ class StochasticGradient:
         need(self, problem, "f", "rows", "use ForwardBackward")
         need(self, problem, "g", "prox", "use GradientDescent if g is smooth")
         need_plain(self, problem, "use PrimalDual, or DavisYin for h")
-        need(self, problem, "f", "row_lipschitz", "use ForwardBackward")
+        if self.stepsize is not None and not hasattr(problem.f, "row_lipschitz"):
+            return replace(self, alpha=self._at(0, x0))
+        need(self, problem, "f", "row_lipschitz", "pass a stepsize")
         constants = problem.f.row_lipschitz() if self.noisy else problem.f.lipschitz()
         need_constant(self, problem, "f", constants, "use ForwardBackward")
         alpha = stepsize.from_lipschitz(jnp.max(constants)) / (2 if self.noisy else 1)
@@ -103,12 +105,15 @@ class StochasticGradient:
     def advance(self, problem: Any, x: Tree, control: Draws) -> tuple[Tree, Draws]:
         k = control.count
         f = self._sampled(problem.f, k)
-        eta = self.stepsize(k) if callable(self.stepsize) else self.stepsize
-        x = _descend(f, problem.g, x, jnp.asarray(eta, tree.dtype(x)))
+        x = _descend(f, problem.g, x, self._at(k, x))
         if control.mean is None:
             return x, Draws(x, k + 1)
         mean = tree.axpy(1 / (k + 1).astype(tree.dtype(x)), tree.sub(x, control.mean), control.mean)
         return x, Draws(mean, k + 1, mean)
+
+    def _at(self, k: Any, x: Tree) -> Array:
+        eta = self.stepsize(k) if callable(self.stepsize) else self.stepsize
+        return jnp.asarray(eta, tree.dtype(x))
 
     def _sampled(self, f: Any, k: Array) -> Any:
         if self.batch_size is None:
@@ -119,16 +124,3 @@ class StochasticGradient:
 
 def _descend(f: Any, g: Any, x: Tree, eta: Any) -> Tree:
     return g.prox(tree.axpy(-eta, f.gradient(x), x), eta)
-
-
-def _raw_key(key: Any) -> Any:
-    """The key as unsigned integers: a leaf that every transformation takes."""
-    dtype = jax.random.key(0).dtype if isinstance(key, int) else getattr(key, "dtype", None)
-    if dtype == jax.random.key(0).dtype:
-        return jax.random.key_data(jax.random.key(key) if isinstance(key, int) else key)
-    if dtype is not None and jnp.issubdtype(dtype, jnp.integer):
-        if not jnp.ndim(key):
-            return jax.random.key_data(jax.random.key(key))
-        if dtype == jnp.uint32 and jnp.shape(key) == (2,):
-            return key
-    raise TypeError(f"key must be a whole number or a key of jax.random, got {key!r}")
