@@ -232,6 +232,7 @@ def report(case: Case, method: Any, k: np.ndarray, e: np.ndarray) -> str:
         s, floor = slope_to_floor(k, running_mean(k, e), k[-1] / 30)
         seen = f"floor {floor:.0e}" if floor > e[-1] / 100 else "no floor yet"
         measured = f"{s:.2f}, {seen}"
+        stated = "–" if isinstance(method, PiggybackSGD) else stated
     name, ends = type(method).__name__, f"{e[0]:.0e} → {e[-1]:.0e}"
     return f"| {case.name} | `{name}` | {what} | {stated} | {measured} | {ends} |"
 

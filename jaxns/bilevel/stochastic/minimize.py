@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxns import validate
+from jaxns import tree, validate
 from jaxns.bilevel.stochastic.finite_sum import Bilevel, FiniteSum, minibatches
 from jaxns.closure import hoist
 from jaxns.fixed_point import refuse
@@ -95,23 +95,17 @@ def minimize(
     theta0 = jax.tree.map(partial(validate.array, "theta0"), theta0)
     x0 = jax.tree.map(partial(validate.array, "x0"), x0)
     of_run, *of_cuts = jax.random.split(jax.random.wrap_key_data(validate.key("key", key)), 3)
-    counts = zip(_pair("samples", samples), _pair("batch", batch), strict=True)
-    blocks = []
-    for name, of_cut, (count, size) in zip(("inner", "outer"), of_cuts, counts, strict=True):
-        if size > count:
-            raise ValueError(f"batch must not exceed samples: {size} of {count} {name} ones")
-        blocks.append(minibatches(of_cut, count, size))
+    cut = _minibatches(of_cuts, _pair("samples", samples), _pair("batch", batch))
     problem = Bilevel(
-        _finite_sum("inner", inner, x0, theta0, blocks[0]),
-        _finite_sum("outer", outer, x0, theta0, blocks[1]),
+        inner=_finite_sum("inner", inner, x0, theta0, cut[0]),
+        outer=_finite_sum("outer", outer, x0, theta0, cut[1]),
     )
-    look = _explicit("evaluate", evaluate or _theta, theta0, x0)
-    result = _run(steps, every, look[0], look[1], seal(method), problem, theta0, x0, of_run)
-    ok = jnp.all(jnp.array([jnp.all(jnp.isfinite(a)) for a in jax.tree.leaves(result[:2])]))
-    name = type(method).__name__
-    theta, x = refuse(
-        ok, result[:2], on_failure, lambda: f"{name} diverged: take smaller stepsizes"
-    )
+    look, data = _explicit("evaluate", evaluate or _theta, theta0, x0)
+    result = _run(steps, every, look, data, seal(method), problem, theta0, x0, of_run)
+    end = (result.theta, result.x)
+    finite = jnp.isfinite(tree.norm(end))
+    message = f"{type(method).__name__} diverged: take smaller stepsizes"
+    theta, x = refuse(finite, end, on_failure, lambda: message)
     return result._replace(theta=theta, x=x)
 
 
@@ -162,6 +156,14 @@ def _finite_sum(name: str, fun: Any, x: Tree, theta: Tree, blocks: Array) -> Fin
     if jax.tree.map(jnp.shape, value) != ():
         raise ValueError(f"{name} must return a scalar, got {value}")
     return FiniteSum(data, blocks, explicit)
+
+
+def _minibatches(keys: Any, samples: tuple[int, int], batch: tuple[int, int]) -> list[Array]:
+    """Those of the inner samples and those of the outer ones."""
+    for name, count, size in zip(("inner", "outer"), samples, batch, strict=True):
+        if size > count:
+            raise ValueError(f"batch must not exceed samples: {size} of {count} {name} ones")
+    return [minibatches(*cut) for cut in zip(keys, samples, batch, strict=True)]
 
 
 def _pair(name: str, value: Any) -> tuple[int, int]:
