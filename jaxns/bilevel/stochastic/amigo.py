@@ -31,7 +31,8 @@ class AmIGO:
         θ ← θ − γ (∇²₂₁G_i v + ∇₂F_j)
 
     with a fresh i for every line of every step; j is the same in one outer step. Both x and v go
-    on where the last outer step left them, so that constant numbers of steps suffice.
+    on where the last outer step left them, so that constant numbers of steps suffice. The batch
+    sizes are constant as well.
 
     inner_stepsize: ρ, a number or a function of the outer step k = 0, 1, …
     outer_stepsize: γ, in the same way.   linear_stepsize: η, in the same way; by default ρ.

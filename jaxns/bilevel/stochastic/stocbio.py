@@ -29,7 +29,8 @@ class StocBiO:
         θ ← θ − γ (∇²₂₁G_i v + ∇₂F_j)
 
     with a fresh i for every step of x, every q and the last line; j is the same in one outer step.
-    x goes on where the last outer step left it; v starts anew.
+    x goes on where the last outer step left it; v starts anew. All minibatches are of one size;
+    the paper lets those of the later r_q shrink geometrically.
 
     inner_stepsize: ρ, a number or a function of the outer step k = 0, 1, …
     outer_stepsize: γ, in the same way.
