@@ -103,8 +103,8 @@ class Stateless:
             raise AttributeError(name)
         return getattr(self.wrapped, name)
 
-    def __call__(self, *args: Any) -> Any:
-        return self.wrapped(*args)
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return self.wrapped(*args, **options)
 
 
 def seal(tree: Any) -> Any:

@@ -10,7 +10,7 @@ from jax import Array, lax
 from jaxns import tree
 from jaxns.bilevel.space import constrain
 from jaxns.fixed_point import Solution, Status, Stop
-from jaxns.modes import Probe
+from jaxns.modes import Implicit, Probe
 from jaxns.solve import read, set_up, solve
 from jaxns.struct import replace, struct
 from jaxns.tree import Tree
@@ -42,6 +42,34 @@ class Bilevel:
             return jax.vmap(one)(self.each, *others)
 
         return all_parts
+
+    def __call__(
+        self, theta: Tree, solver: Any = None, *, mode: Any = Implicit(), stop: Stop = Stop()
+    ) -> Array:
+        """outer(x(θ), θ), differentiable; the arguments are those of `jaxns.solve`."""
+
+        def one(problem):
+            return solve(problem, solver, mode=mode, stop=stop).x
+
+        return self.outer(self.over(one)(theta), theta)
+
+    def minimize(self, theta0: Tree, **options: Any) -> Any:
+        """`jaxns.bilevel.minimize`, of these two levels."""
+        from jaxns.bilevel.minimize import minimize
+
+        return minimize(self.outer, self.inner, theta0, each=self.each, **options)
+
+    def grid_search(self, thetas: Tree, **options: Any) -> Any:
+        """`jaxns.bilevel.grid_search`, of these two levels."""
+        from jaxns.bilevel.search import grid_search
+
+        return grid_search(self.outer, self.inner, thetas, each=self.each, **options)
+
+    def random_search(self, theta0: Tree, **options: Any) -> Any:
+        """`jaxns.bilevel.random_search`, of these two levels."""
+        from jaxns.bilevel.search import random_search
+
+        return random_search(self.outer, self.inner, theta0, each=self.each, **options)
 
 
 @struct

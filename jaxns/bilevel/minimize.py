@@ -253,13 +253,13 @@ _step_of = jax.jit(_step, static_argnums=0)
 def _compiled(setting: Setting, optimizer: Any, state: State) -> Callable:
     """The step as a function of the state, compiled once for functions without closures."""
     functions = (setting.bilevel.outer, setting.bilevel.inner)
-    if not any(_closes_over(function) for function in functions):
+    if not any(closes_over(function) for function in functions):
         return partial(_step_of, optimizer, setting)
     explicit, arrays = hoist(lambda state: _step(optimizer, setting, state), state)
     return partial(jax.jit(explicit), arrays)
 
 
-def _closes_over(function: Any) -> bool:
+def closes_over(function: Any) -> bool:
     plain = getattr(function, "wrapped", function)
     return isinstance(plain, FunctionType) and plain.__closure__ is not None
 
