@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import softmax
+from sklearn import metrics
 from sklearn.linear_model import Lasso, LogisticRegression
 from sklearn.model_selection import KFold
 from sklearn.svm import SVC
@@ -124,11 +126,34 @@ TABLE = {
     "sure": (lambda: bilevel.sure(lasso, X, Y, 0.3, KEY), stein_of_lasso),
     "multitask": (
         lambda: bilevel.multitask(
-            lasso, X_FIT, np.stack([Y_FIT, L_FIT]), X_VAL, np.stack([Y_VAL, L_VAL])
+            lasso,
+            X_FIT,
+            np.stack([Y_FIT, L_FIT]),
+            np.stack([X_VAL, X_VAL]),
+            np.stack([Y_VAL, L_VAL]),
         ),
         multitask_by_hand,
     ),
 }
+
+
+def test_losses_are_those_of_scikit_learn():
+    t = 2 * random.standard_normal(N)
+    chance = 1 / (1 + np.exp(-t))
+    scores = random.standard_normal((N, 3))
+    three = random.integers(0, 3, N)
+    for loss, y, predicted, expected in (
+        (criteria.squared, Y, t, metrics.mean_squared_error(Y, t)),
+        (criteria.squared, X, 2 * X, metrics.mean_squared_error(X, 2 * X)),
+        (criteria.logistic, LABELS, t, metrics.log_loss(LABELS, chance)),
+        (criteria.hinge, LABELS, t, metrics.hinge_loss(LABELS, t)),
+        (criteria.squared_hinge, LABELS, t, squares(np.maximum(0, 1 - LABELS * t))),
+        (criteria.cross_entropy, np.eye(3)[three], scores,
+         metrics.log_loss(three, softmax(scores, axis=1))),
+    ):  # fmt: skip
+        charged = loss(jnp.asarray(y), jnp.asarray(predicted))
+        assert charged.shape == (N,)
+        assert float(jnp.mean(charged)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("name", TABLE)

@@ -85,7 +85,8 @@ class TunedSVM(TunedClassifier):
     """
 
     def _tuning(self, design: Design, targets: np.ndarray) -> Tuning:
-        start = 1 / np.sum(design.scale**2) / design.n
+        typical = float(np.exp(2 * np.mean(np.log(design.scale))))  # square of a feature
+        start = 10 / (design.n * typical)
         space = Box(start / DECADES, start * DECADES, log=True)
         model = penalties.Machine(design.spread(1 / design.scale**2))
         return Tuning(model, squared_hinge, start, space, scale="sum")
