@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from scipy.special import expit
+from scipy.special import expit, log_expit, softmax
 from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -48,7 +48,7 @@ class TunedClassifier(ClassifierMixin, Tuned):
 class TunedSparseLogistic(TunedClassifier):
     """1/n Σᵢ log(1 + exp(−yᵢ (xᵢᵀw + b))) + α ‖w‖₁, with α that minimises the held-out log loss.
 
-    `LogisticRegression(penalty="l1", C=1 / (n * alpha_))` but for liblinear's penalty on the
+    `LogisticRegression(l1_ratio=1, C=1 / (n * alpha_))` but for liblinear's penalty on the
     intercept. One α for all classes, each fitted against the rest.
 
     cv, fit_intercept, max_iter, tol: see `Tuned`; folds are stratified.
@@ -58,10 +58,10 @@ class TunedSparseLogistic(TunedClassifier):
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """The probability of each class, (n, classes); of more than two, scaled to sum to 1."""
-        chance = expit(self.decision_function(X))
-        if chance.ndim == 1:
-            return np.stack([1 - chance, chance], axis=1)
-        return chance / chance.sum(1, keepdims=True)
+        score = self.decision_function(X)
+        if score.ndim == 1:
+            return expit(np.stack([-score, score], axis=1))
+        return softmax(log_expit(score), axis=1)
 
     def _tuning(self, design: Design, targets: np.ndarray) -> Tuning:
         weights = design.spread(1 / design.scale)
