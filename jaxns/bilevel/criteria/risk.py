@@ -144,7 +144,7 @@ def sure(
 
     model: (X, y, θ) -> problem.   X, y: as for `holdout`.   sigma: a number > 0.
     key: of `jax.random`, for the directions.   probes: their number, each an inner problem more.
-    step: ε of the finite differences, by default 2 sigma / n^0.3 (section 5 of that paper).
+    step: ε of the finite differences, by default theirs, 2 sigma / n^0.3.
     """
     fit = _fit(model, X, y)
     sigma = validate.positive("sigma", validate.scalar("sigma", sigma))
