@@ -6,7 +6,8 @@ At the iterate z that a tolerance τ leaves, Newton's correction of the fixed-po
 
 is nearer to the solution by a square. The difference of the hypergradients at z and at z⁺ measures
 the error of the first (as `jaxns.certify` does); the second is the one that is used. Where z⁺ does
-not halve the residual, nothing is known and τ is tightened.
+not have a tenth of the residual (its pieces of F, a lasso's support, are then others than the
+solution's), nothing is known and τ is tightened.
 """
 
 from typing import Any
@@ -45,7 +46,7 @@ def accurate(
     Returns with it the tolerance that did, and the one to begin with next time. That is never below
     `how.stop.tol`; what is reached there is taken as it is, with the error that was measured.
     """
-    floor = how.stop.tol
+    floor: Any = how.stop.tol
 
     def attempt(start, adjoint, tol) -> Hypergradient:
         stop = replace(how.stop, tol=tol, on_failure="ignore")
@@ -91,7 +92,9 @@ def accurate(
         linear = SAFETY * accuracy / found.error  # as the error is in τ; 0 where it is not known
         factor = jnp.where(linear > 0, jnp.clip(linear, 1e-3, 0.1), 0.1)
         tol = jnp.where(first, tol, jnp.maximum(floor, tol * factor))
-        again = attempt(found.solution, found.adjoint, tol)
+        failed = ~jnp.isfinite(tree.norm(found.adjoint))  # the system at a loose z may be singular
+        adjoint = tree.where(failed, tree.zeros_like(found.adjoint), found.adjoint)
+        again = attempt(found.solution, adjoint, tol)
         again = replace(
             again,
             inner_steps=found.inner_steps + again.inner_steps,

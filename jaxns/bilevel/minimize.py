@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from functools import partial
+from os import PathLike
 from types import FunctionType
 from typing import Any, NamedTuple
 
@@ -13,8 +14,10 @@ from jax import Array, lax
 
 from jaxns import tree, validate
 from jaxns.bilevel.accuracy import LOOSEST, accurate
+from jaxns.bilevel.checkpoint import Checkpoint
 from jaxns.bilevel.descent import adaptive
 from jaxns.bilevel.levels import Bilevel, How, hypergradient, starting
+from jaxns.bilevel.progress import bar
 from jaxns.bilevel.space import Free, constrain, free
 from jaxns.closure import hoist
 from jaxns.fixed_point import ConvergenceError, Solution, Status, Stop
@@ -26,8 +29,8 @@ from jaxns.tree import Tree
 class History(NamedTuple):
     """What every evaluation found, along the first axis of each array.
 
-    value: outer(x(θ), θ) at `theta`.   gradient_norm: of the gradient in u, where θ lies in the
-    space that was asked for (`Positive`: in log θ).   error: of that gradient, relative, as
+    value: outer(x(θ), θ) at `theta`.   gradient: in u, with θ = constrain(u) in the space that was
+    asked for (`Positive`: in log θ).   gradient_norm: its norm.   error: its relative error, as
     measured; NaN without `accuracy`.
     inner_steps, adjoint_steps: in all inner problems together.   residual, adjoint_residual: the
     largest.   tol: of the inner solves.   status: the worst, a code of `jaxns.Status`.
@@ -36,6 +39,7 @@ class History(NamedTuple):
     """
 
     value: Array
+    gradient: Tree
     gradient_norm: Array
     theta: Tree
     inner_steps: Array
@@ -111,6 +115,9 @@ def minimize(
     tol: float = 1e-5,
     x0: Tree | None = None,
     callback: Callable | None = None,
+    progress: bool = False,
+    checkpoint: str | PathLike | None = None,
+    checkpoint_every: int = 1,
 ) -> Result:
     """Minimise θ ↦ outer(x(θ), θ), where x(θ) solves inner(θ), by hypergradients.
 
@@ -119,8 +126,9 @@ def minimize(
     space: where θ lies: `Free()`, `Positive()`, `Box(low, high)`, for all of θ or as a pytree like
         it. The search is in u with θ = constrain(u).
     optimizer: any of optax, on u; by default `adaptive()`.
-    solver, mode, stop, x0: as for `jaxns.solve`. Every solve, and every linear system of `Implicit`
-        and `Shine`, starts from the one before.
+    solver, mode, stop, x0: as for `jaxns.solve`. Every solve, and every linear system of
+        `Implicit`, starts from the one before; with a mode that differentiates the steps that ran
+        (`Piggyback`), or what they learned (`Shine`), every solve starts from x0.
     accuracy: the error that a hypergradient may have, as a fraction of its norm. Inner tolerances
         are then chosen by measuring it (see `jaxns.bilevel.accuracy`), `stop.tol` being the
         tightest; by default every solve goes to `stop.tol`. For the modes that look at the last
@@ -128,29 +136,47 @@ def minimize(
     steps: evaluations at most.   tol: ends where ‖∇‖ ≤ tol · |value|, ∇ in u.
     callback: called after each evaluation with its number and a `History` of that one row; ends the
         search by returning True.
+    progress: whether to show a bar on the terminal, with rich (the extra `experiments`).
+    checkpoint: a directory that keeps the search, saved after every `checkpoint_every` evaluations
+        and at the end. Where it holds one already, that goes on where it was left, with the history
+        and to the numbers that it would have found undisturbed; `steps` counts all evaluations.
+        The first two evaluations are made again, to see that it is the same search: `ValueError`
+        if not.
 
     Raises `ValueError` or `TypeError` for arguments that cannot be right, and `ConvergenceError`
     where an inner solve fails at the first point and `stop.on_failure` is "raise"; later on, such a
     point counts as a bad one: `adaptive` then makes a shorter step.
     """
+    every = validate.positive(
+        "checkpoint_every", validate.integer("checkpoint_every", checkpoint_every)
+    )
     setting, optimizer, state = _begin(
         outer, inner, theta0, each, space, optimizer, solver, mode, stop, accuracy, steps, x0
     )
     step = _compiled(setting, optimizer, state)
-    began = time.perf_counter()
     rows: list[History] = []
-    converged = False
-    while len(rows) < steps and not converged:
-        state, row = step(state)
-        row = jax.device_get(row._replace(seconds=time.perf_counter() - began))
-        rows.append(row)
-        if len(rows) == 1:
-            _check_first(row, stop)
-        converged = bool(row.gradient_norm <= tol * abs(row.value))
-        if callback is not None and callback(len(rows), row):
-            break
+    kept = None if checkpoint is None else Checkpoint(checkpoint)
+    if kept is not None:
+        state, rows = kept.resume(step, state)
+    began = time.perf_counter() - (rows[-1].seconds if rows else 0)
+
+    def converged() -> bool:
+        return bool(rows) and bool(rows[-1].gradient_norm <= tol * abs(rows[-1].value))
+
+    with bar(progress, len(rows), steps) as show:
+        while len(rows) < steps and not converged():
+            state, row = step(state)
+            seconds = np.asarray(time.perf_counter() - began, row.seconds.dtype)
+            rows.append(jax.device_get(row._replace(seconds=seconds)))
+            if len(rows) == 1:
+                _check_first(rows[0], stop)
+            if kept is not None and (len(rows) % every == 0 or len(rows) == steps or converged()):
+                kept.save(state, rows)
+            show(len(rows), rows[-1])
+            if callback is not None and callback(len(rows), rows[-1]):
+                break
     history = jax.tree.map(lambda *cells: np.stack(cells), *rows)
-    return Result(state.best.theta, state.best.value, state.best.solution, history, converged)
+    return Result(state.best.theta, state.best.value, state.best.solution, history, converged())
 
 
 def scan(
@@ -226,6 +252,7 @@ def _step(optimizer: Any, setting: Setting, state: State) -> tuple[State, Histor
     fine = jnp.isfinite(value) & jnp.all(jnp.isfinite(tree.norm(gradient)))
     row = History(
         value=value,
+        gradient=gradient,
         gradient_norm=tree.norm(gradient),
         theta=theta,
         inner_steps=found.inner_steps,
@@ -241,8 +268,10 @@ def _step(optimizer: Any, setting: Setting, state: State) -> tuple[State, Histor
         fine & (value < state.best.value), Best(value, theta, found.solution), state.best
     )
     updates, memory = optimizer.update(gradient, state.optimizer, u, value=value)
-    # What failed is no place to start from.
-    solution = tree.where(fine, found.solution, state.solution)
+    # What failed is no place to start from; and the derivative of the steps that ran, or what a
+    # run learned, is as good as there are steps: such modes always begin where they first did.
+    warm = fine & getattr(how.mode, "pointwise", False)
+    solution = tree.where(warm, found.solution, state.solution)
     adjoint = tree.where(fine, found.adjoint, tree.zeros_like(state.adjoint))
     return State(tree.add(u, updates), memory, solution, adjoint, next_tol, best), row
 

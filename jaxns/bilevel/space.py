@@ -51,7 +51,9 @@ class Box:
 
     def __post_init__(self) -> None:
         for name in ("low", "high"):
-            bound = validate.coefficients(name, getattr(self, name))
+            bound = getattr(self, name)
+            number = isinstance(bound, (int, float))
+            bound = validate.scalar(name, bound) if number else validate.array(name, bound)
             settle(self, name, validate.positive(name, bound) if self.log else bound)
         ordered = jnp.all(jnp.asarray(self.low) < self.high)
         if validate.is_known(ordered) and not ordered:

@@ -133,7 +133,7 @@ def _jumps(F: Any, z: Array, reach: Array, key: Array) -> Array:
 
 
 class Corrected(NamedTuple):
-    """z⁺ = z + (I − ∂F(z))⁻¹ (F(z) − z), or z where that does not halve the residual.
+    """z⁺ = z + (I − ∂F(z))⁻¹ (F(z) − z), or z where its residual is not a tenth of that of z.
 
     ok: whether it does, or z is at rounding level.   residual: relative.   steps: products with ∂F.
     """
@@ -151,10 +151,10 @@ def corrected(iteration: Iteration, theta: Any, z: Tree) -> Corrected:
     there, before = v + d, jnp.linalg.norm(r)
     image = ravel_pytree(iteration.step(theta, unravel(there)))[0]
     after, size = jnp.linalg.norm(image - there), jnp.linalg.norm(there)
-    halved = after <= 0.5 * before
-    residual = jnp.where(halved, after, before) / jnp.where(size > 0, size, 1)
-    ok = halved | (before <= _rounding(iteration, theta, z))
-    return Corrected(unravel(jnp.where(halved, there, v)), ok, residual, report.steps + 2)
+    smaller = after <= 0.1 * before
+    residual = jnp.where(smaller, after, before) / jnp.where(size > 0, size, 1)
+    ok = smaller | (before <= _rounding(iteration, theta, z))
+    return Corrected(unravel(jnp.where(smaller, there, v)), ok, residual, report.steps + 2)
 
 
 def _newton(iteration: Iteration, theta: Any, z: Tree, tol: float) -> tuple:
