@@ -25,6 +25,8 @@ from jaxns.modes import Implicit, Mode
 from jaxns.struct import seal, struct
 from jaxns.tree import Tree
 
+PATIENCE = 10  # evaluations
+
 
 class History(NamedTuple):
     """What every evaluation found, along the first axis of each array.
@@ -133,7 +135,9 @@ def minimize(
         are then chosen by measuring it (see `jaxns.bilevel.accuracy`), `stop.tol` being the
         tightest; by default every solve goes to `stop.tol`. For the modes that look at the last
         point only (`Implicit`, `OneStep`).
-    steps: evaluations at most.   tol: ends where ‖∇‖ ≤ tol · |value|, ∇ in u.
+    steps: evaluations at most.   tol: ends where ‖∇‖ ≤ tol · |value|, ∇ in u; and, where no
+        optimizer is given, when ten evaluations have lowered the value by less than tol² of it: a
+        minimum may be a kink, where no gradient is small.
     callback: called after each evaluation with its number and a `History` of that one row; ends the
         search by returning True.
     progress: whether to show a bar on the terminal, with rich (the extra `experiments`).
@@ -150,10 +154,10 @@ def minimize(
     every = validate.positive(
         "checkpoint_every", validate.integer("checkpoint_every", checkpoint_every)
     )
-    setting, optimizer, state = _begin(
+    setting, descent, state = _begin(
         outer, inner, theta0, each, space, optimizer, solver, mode, stop, accuracy, steps, x0
     )
-    step = _compiled(setting, optimizer, state)
+    step = _compiled(setting, descent, state)
     rows: list[History] = []
     kept = None if checkpoint is None else Checkpoint(checkpoint)
     if kept is not None:
@@ -163,18 +167,23 @@ def minimize(
     def converged() -> bool:
         return bool(rows) and bool(rows[-1].gradient_norm <= tol * abs(rows[-1].value))
 
+    def ended() -> bool:
+        return len(rows) >= steps or converged() or (optimizer is None and _stuck(rows, tol))
+
     with bar(progress, len(rows), steps) as show:
-        while len(rows) < steps and not converged():
+        while not ended():
             state, row = step(state)
             seconds = np.asarray(time.perf_counter() - began, row.seconds.dtype)
             rows.append(jax.device_get(row._replace(seconds=seconds)))
             if len(rows) == 1:
                 _check_first(rows[0], stop)
-            if kept is not None and (len(rows) % every == 0 or len(rows) == steps or converged()):
+            if kept is not None and len(rows) % every == 0:
                 kept.save(state, rows)
             show(len(rows), rows[-1])
             if callback is not None and callback(len(rows), rows[-1]):
                 break
+    if kept is not None and len(rows) % every:
+        kept.save(state, rows)
     history = jax.tree.map(lambda *cells: np.stack(cells), *rows)
     return Result(state.best.theta, state.best.value, state.best.solution, history, converged())
 
@@ -291,6 +300,12 @@ def _compiled(setting: Setting, optimizer: Any, state: State) -> Callable:
 def closes_over(function: Any) -> bool:
     plain = getattr(function, "wrapped", function)
     return isinstance(plain, FunctionType) and plain.__closure__ is not None
+
+
+def _stuck(rows: list[History], tol: float) -> bool:
+    """Whether the last evaluations have brought next to nothing."""
+    best = np.fmin.accumulate([row.value for row in rows])
+    return len(best) > PATIENCE and bool(best[-1 - PATIENCE] - best[-1] < tol**2 * abs(best[-1]))
 
 
 def _check_first(row: History, stop: Stop) -> None:
