@@ -192,6 +192,20 @@ def test_new_data_of_the_same_shape_compile_nothing():
     np.testing.assert_allclose(closures.history.value, again.history.value, rtol=1e-12)
 
 
+def test_an_object_that_changed_is_seen_to_have_changed():
+    class Model:
+        shrink = 1.0
+
+        def outer(self, x, theta):
+            return self.shrink * jnp.sum(x**2)
+
+    model, (_, inner) = Model(), levels()
+    first = bilevel.minimize(model.outer, inner, 0.2, steps=1)
+    model.shrink = 0.5
+    second = bilevel.minimize(model.outer, inner, 0.2, steps=1)
+    np.testing.assert_allclose(second.value, first.value / 2)
+
+
 def test_pytrees_float32_and_any_optimiser():
     outer, inner = levels("elastic_net", dtype=np.float32)
     start = {"l1": jnp.float32(0.2), "l2": jnp.float32(0.2)}

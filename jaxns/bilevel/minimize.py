@@ -22,7 +22,7 @@ from jaxns.bilevel.space import Free, constrain, free
 from jaxns.closure import hoist
 from jaxns.fixed_point import ConvergenceError, Solution, Status, Stop
 from jaxns.modes import Implicit, Mode
-from jaxns.struct import seal, struct
+from jaxns.struct import Stateless, seal, struct
 from jaxns.tree import Tree
 
 PATIENCE = 10  # evaluations
@@ -298,8 +298,11 @@ def _compiled(setting: Setting, optimizer: Any, state: State) -> Callable:
 
 
 def closes_over(function: Any) -> bool:
-    plain = getattr(function, "wrapped", function)
-    return isinstance(plain, FunctionType) and plain.__closure__ is not None
+    """Whether it may hold what is not seen to change: closures, methods of objects, partials."""
+    if not isinstance(function, Stateless):
+        return False  # a callable pytree: all that it holds is an argument
+    plain = function.wrapped
+    return not isinstance(plain, FunctionType) or plain.__closure__ is not None
 
 
 def _stuck(rows: list[History], tol: float) -> bool:
