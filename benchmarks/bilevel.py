@@ -282,7 +282,7 @@ def draw(results: dict[str, tuple[Grid, Result]], path: Path) -> None:
                     where="post",
                 )
             ax.axhline(0.01, color=style.ORANGE, linewidth=1, linestyle=":", label="1 %")
-            ax.set(xscale="log", yscale="log", title=name)
+            ax.set(xscale="log", yscale="log", title=name.replace(", ", "\n"))
             ax.set_xlabel("inner iterations")
         axes[0].set_ylabel("held-out loss over the best, − 1")
         axes[0].legend()
