@@ -14,10 +14,11 @@ import numpy as np
 from jax import Array, lax
 
 from jaxns import tree, validate
-from jaxns.struct import settle, static, struct
+from jaxns.struct import replace, settle, static, struct
 from jaxns.tree import Tree
 
 PATIENCE = 500  # steps without progress before a run may count as stalled
+MANY = 0.6  # of the digits: 1e-10 in float64, 1e-4 in float32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,9 @@ class Iteration:
     scale:    (theta, z0) -> the size of the numbers that a step adds up, where that may be more
         than ‖z‖ (the solution may be zero, and what cancels to give it is not): eps times this is
         the rounding level of F.
+    correct:  (theta, z, F(z) − z, max_steps) -> d with (I − ∂F(z)) d ≈ F(z) − z, by products with
+        ∂F of which there are `max_steps` at most; or None. A run that has converged to many digits
+        ends with this correction: see `iterate`.
     """
 
     step: Callable[[Any, Tree], Tree]
@@ -44,6 +48,7 @@ class Iteration:
     scale: Callable[[Any, Tree], Any] = lambda theta, z: 0.0
     linearisation: Callable[[Any, Tree], Any] = lambda theta, z: None
     estimate: Callable[[Any, Tree, Any], Any] = lambda theta, z, control: None
+    correct: Callable[[Any, Tree, Tree, Any], Any] = lambda theta, z, gap, max_steps: None
 
 
 @struct
@@ -168,6 +173,12 @@ class Run(NamedTuple):
         """The newest value of F."""
         return self.z if self.control is None else self.control.image
 
+    def at_image(self, image: Tree) -> "Run":
+        """With another newest value of F."""
+        if self.control is None:
+            return self._replace(z=image)
+        return self._replace(control=replace(self.control, image=image))
+
 
 def begin(iteration: Iteration, theta: Any, z0: Tree, stop: Stop) -> Run:
     real = tree.dtype(z0)
@@ -208,10 +219,42 @@ def is_running(run: Run) -> Array:
 
 @partial(jax.jit, static_argnums=0)
 def iterate(iteration: Iteration, theta: Any, z0: Tree, stop: Stop) -> Run:
-    """Run z ← F(θ, z) from z0 until `stop` says so."""
-    return tree.while_loop(
+    """Run z ← F(θ, z) from z0 until `stop` says so.
+
+    A small residual is no small error where F contracts slowly. So a run that has converged to a
+    `tol` of more than `MANY` of the digits ends with Newton's correction of the equation F(z) = z,
+    where the iteration has one and it makes the residual smaller: z ← F(z + d).
+    """
+    run = tree.while_loop(
         is_running, partial(proceed, iteration, theta, stop), begin(iteration, theta, z0, stop)
     )
+    return _corrected(iteration, theta, stop, run)
+
+
+def _corrected(iteration: Iteration, theta: Any, stop: Stop, run: Run) -> Run:
+    if stop.tol is None:
+        return run
+    if run.control is not None:
+        theta = iteration.settle(theta, run.control)
+
+    def correct(run: Run) -> Run:
+        z, progress = run.image, run.progress
+        gap = tree.sub(iteration.step(theta, z), z)
+        d = iteration.correct(theta, z, gap, progress.steps // 8 + 20)
+        if d is None:
+            return run
+        candidate = tree.add(z, d)
+        image = iteration.step(theta, candidate)
+        left, size = tree.norm(tree.sub(image, candidate)), tree.norm(image)
+        residual = jnp.where(left == 0, 0, left / size)
+        after = run.at_image(image)._replace(
+            progress=progress._replace(steps=progress.steps + 2, residual=residual)
+        )
+        return tree.where(wanted & (left < tree.norm(gap)), after, run)
+
+    wanted = run.progress.code == Status.CONVERGED.code
+    wanted &= stop.tol <= tree.eps(run.image) ** MANY
+    return lax.cond(tree.any_lane(wanted), correct, lambda run: run, run)
 
 
 def _judge(stop: Stop, progress: Progress, z: Tree, image: Tree) -> Progress:

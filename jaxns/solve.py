@@ -33,6 +33,8 @@ class Solver(Protocol):
     linearisation(problem, z): the two functions b ↦ (I − A)⁻¹ b and b ↦ (I − A)⁻ᵀ b, A = ∂F(z), on
         pytrees like z, or None: a solution of the linearised fixed-point equation that uses what is
         known of it (symmetric; restricted to a support). `Implicit` checks what it returns.
+    correct(problem, z, gap, max_steps): d with (I − ∂F(z)) d ≈ gap = F(z) − z, or None: what a
+        solve to many digits ends with; see `jaxns.fixed_point.iterate`.
     margin(problem, z): a lower bound of the distance from z to the nearest kink of `step`; None, or
         no such method, where it is not known. See `jaxns.solvers.kinks`.
     estimate(problem, z, control): the same two functions, approximately, from what the run that
@@ -253,13 +255,26 @@ def _linearisation(theta, z):
     return solver.linearisation(problem, z) if hasattr(solver, "linearisation") else None
 
 
+def _correct(theta, z, gap, max_steps):
+    solver, problem = theta
+    if not hasattr(solver, "correct"):
+        return None
+    return solver.correct(problem, z, gap, max_steps)
+
+
 def _estimate(theta, z, control):
     solver, problem = theta
     return solver.estimate(problem, z, control) if hasattr(solver, "estimate") else None
 
 
-STEPPING = Iteration(_step, scale=_scale, linearisation=_linearisation, estimate=_estimate)
-ADVANCING = Iteration(_step, _control, _advance, _settle, _scale, _linearisation, _estimate)
+_KNOWN = {
+    "scale": _scale,
+    "linearisation": _linearisation,
+    "estimate": _estimate,
+    "correct": _correct,
+}
+STEPPING = Iteration(_step, **_KNOWN)
+ADVANCING = Iteration(_step, _control, _advance, _settle, **_KNOWN)
 
 
 @jax.jit

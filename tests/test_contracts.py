@@ -302,3 +302,35 @@ def test_goes_on_from_a_solution(how):
     np.testing.assert_allclose(warm.x, cold.x, atol=1e-9)
     with pytest.raises(ValueError, match="x0 must be a Solution by the same solver"):
         jaxns.solve(jaxns.problems.lasso(X[:, :2], y, 0.1), how, first)
+
+
+def test_a_solve_to_many_digits_ends_with_newtons_correction():
+    """Where the map contracts slowly the error is not the residual's times the condition number."""
+    rng = np.random.default_rng(0)
+    A = jnp.asarray(rng.normal(size=(40, 12)) * np.geomspace(1, 1e-2, 12))
+    b = A @ jnp.ones(12) + 1e-3 * jnp.asarray(rng.normal(size=40))
+
+    def solved(solver, tol, penalty=1e-6):
+        stop = jaxns.Stop(tol=tol, on_failure="ignore")
+        return jaxns.solve(jaxns.problems.lasso(A, b, penalty), solver, stop=stop)
+
+    exact = solved(jaxns.ProximalNewton(), 1e-14).x
+    fast, plain = jaxns.ForwardBackward(), jaxns.ForwardBackward(acceleration=False)
+
+    def error(solution):
+        return jnp.linalg.norm(solution.x - exact) / jnp.linalg.norm(exact)
+
+    few, many, uncorrected = solved(fast, 1e-9), solved(fast, 1e-10), solved(plain, 1e-10)
+    assert error(few) > 1e-8
+    assert error(uncorrected) > 1e-8
+    assert error(many) < 1e-12
+    assert many.status == jaxns.Status.CONVERGED
+    assert many.residual < 1e-13
+    step = fast.prepare(jaxns.problems.lasso(A, b, 1e-6), exact).step
+    gap = step(jaxns.problems.lasso(A, b, 1e-6), many.x) - many.x
+    assert jnp.linalg.norm(gap) <= 1e-13 * jnp.linalg.norm(many.x)
+
+    lanes = jax.vmap(lambda penalty: solved(fast, 1e-10, penalty).x)(jnp.array([1e-6, 3e-6]))
+    np.testing.assert_allclose(lanes[0], exact, rtol=0, atol=1e-11)
+    stopped = jaxns.Stop(tol=1e-10, max_steps=5, on_failure="ignore")
+    assert jaxns.solve(jaxns.problems.lasso(A, b, 1e-6), fast, stop=stopped).steps == 5

@@ -152,15 +152,17 @@ def lassos(ways, slow):
 def test_lasso(way, name):
     """Right to 1e-8, whatever the units of the data and however its features are correlated.
 
-    A residual of tol leaves an error of up to tol·L/μ in beta. With features as correlated as 0.95
-    L/μ is 1e4, so 1e-8 takes the default tolerance.
+    A residual of tol leaves an error of up to tol·L/μ in beta, and with features as correlated as
+    0.95 L/μ is 1e4: forward-backward and Newton correct it, coordinate descent needs the default.
     """
     data = LASSOS[name]
     solver, mode = WAYS[way]
     exact = exact_lasso(*(replaced(data, copy=False) if "dupl" in name else data))
     for tol in (1e-10, 1e-12):
-        allowed = max(1e-8, exact.gain * exact.condition * tol) if tol == 1e-10 else 1e-8
-        assert allowed < 1e-5
+        allowed = 1e-8
+        if tol == 1e-10 and "CoordinateDescent" in way:
+            allowed = max(1e-8, exact.gain * exact.condition * tol)
+            assert allowed < 1e-5
         beta, slope = hypergradient(data, solver, mode, jaxns.Stop(tol=tol))
         np.testing.assert_allclose(slope, exact.slope, rtol=allowed)
         found = beta.copy()

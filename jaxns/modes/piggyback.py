@@ -14,7 +14,6 @@ from jaxns.fixed_point import Iteration, Run, Stop, begin, is_running, move, pro
 from jaxns.modes.oneway import forward_only, reverse_only
 from jaxns.modes.rule import (
     Selection,
-    at_image,
     instantiate,
     is_symbolic_zero,
     unwrap,
@@ -188,7 +187,7 @@ def _replay_back(task, selection, leaves, z0, run, tape, z_bar):
     state = _structure((run.z, run.control))
     slots = task.storage.slots(run.z, run.control)
     begun, ended = task.first(run.progress.steps), run.progress.steps
-    blank = at_image(jax.tree.map(jnp.zeros_like, run), z_bar)
+    blank = jax.tree.map(jnp.zeros_like, run).at_image(z_bar)
     w, _ = _floating((blank.z, blank.control))
 
     def step(active, floating, other):
@@ -338,7 +337,7 @@ def _jvp(task: _Task, primals: tuple, tangents: tuple) -> tuple[Run, Run]:
         )[0]
 
     dz = _linear(forward, transpose, dots, ravel_pytree(run.image)[0], (leaves, z0))
-    return run, at_image(jax.tree.map(zero_from_primal, run), unravel_z(dz))
+    return run, jax.tree.map(zero_from_primal, run).at_image(unravel_z(dz))
 
 
 def _linear(forward, transpose, x: Array, like: Array, constants: Any) -> Array:

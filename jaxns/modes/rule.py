@@ -117,7 +117,7 @@ def _jvp(flat: _Flat, primals: tuple, tangents: tuple) -> tuple[Run, Run]:
     selection = Selection(tuple(not isinstance(t, SymbolicZero) for t in tangents[0]))
     wanted, _ = selection.split(tangents[0])
     dz = _pushforward(flat, selection, leaves, run.image, run.control, mode, wanted)
-    return run, at_image(jax.tree.map(zero_from_primal, run), dz)
+    return run, jax.tree.map(zero_from_primal, run).at_image(dz)
 
 
 def _equation(flat, selection, leaves, z, control):
@@ -216,13 +216,6 @@ def check_probe(mode: Any) -> None:
         raise TypeError(f"probe must be a jaxns.Probe(), got {type(mode.probe).__name__}")
     if mode.direction != "reverse":
         raise ValueError("a probe watches the backward pass of direction='reverse' only")
-
-
-def at_image(run: Run, dz: Tree) -> Run:
-    """`run` (of tangents) with the newest value of F replaced by dz."""
-    if run.control is None:
-        return run._replace(z=dz)
-    return run._replace(control=replace(run.control, image=dz))
 
 
 def unwrap(leaves: list, *others: Any) -> tuple[Selection, tuple]:

@@ -14,13 +14,16 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
-from jaxns import tree
-from jaxns.solvers.manifold import is_partly_smooth, reduced
+from jaxns import linear, tree
+from jaxns.solvers.manifold import curvature, is_partly_smooth, reduced, support_of
 from jaxns.struct import replace
 from jaxns.tree import Tree
 
 SIZES = (32, 128, 1024)  # of the buffers for a support: each is compiled
+CORRECTION = 1e-8  # of its right-hand side: what conjugate gradients may leave
 
 
 class Inverse(NamedTuple):
@@ -43,6 +46,32 @@ def forward_backward(problem: Any, x: Tree, p: Tree, alpha: Any) -> Inverse | No
         return tree.add(v, tree.axpy(-alpha, Hq, q))
 
     return Inverse(solve, transpose)
+
+
+def correction(
+    problem: Any, x: Tree, p: Tree, alpha: Any, gap: Tree, max_steps: Any
+) -> Tree | None:
+    """d with (I − ∂F(x)) d ≈ gap for that F: by conjugate gradients, nothing factorised.
+
+    d is gap off the support S of p, and (H_SS + C_SS) d_S = gap_S/α + C_SS gap_S on it.
+    """
+    g = problem.g
+    if alpha is None or not _reduces(problem, x) or hasattr(g, "normal"):
+        return None
+    support, _ = ravel_pytree(support_of(g, p))
+    r, unravel = ravel_pytree(gap)
+    _, hessian = jax.linearize(problem.f.gradient, x)
+
+    def curved(v):
+        return ravel_pytree(curvature(g, p, unravel(jnp.where(support, v, 0))))[0]
+
+    def product(v):
+        inside = jnp.where(support, v, 0)
+        return jnp.where(support, ravel_pytree(hessian(unravel(inside)))[0] + curved(v), v)
+
+    b = jnp.where(support, r / alpha + curved(r), 0)
+    s, _ = linear.cg(product, b, CORRECTION * tree.norm(b), max_steps)
+    return unravel(jnp.where(support, s, r))
 
 
 def gradient_descent(problem: Any, x: Tree, alpha: Any) -> Inverse | None:

@@ -50,14 +50,14 @@ def reduced(
     """
     flat, unravel = ravel_pytree(p)
     at, _ = ravel_pytree(x)
-    support, _ = ravel_pytree(_support(problem.g, lax.stop_gradient(p)))
+    support, _ = ravel_pytree(support_of(problem.g, lax.stop_gradient(p)))
     b = jnp.where(support, ravel_pytree(right)[0], 0)
     normal = None
     if hasattr(problem.g, "normal"):
         normal = jnp.where(support, ravel_pytree(problem.g.normal(p))[0], 0)
 
-    def curvature(v):
-        return ravel_pytree(_curvature(problem.g, p, unravel(v)))[0]
+    def curved(v):
+        return ravel_pytree(curvature(problem.g, p, unravel(v)))[0]
 
     def gradient(v):
         return ravel_pytree(problem.f.gradient(unravel(v)))[0]
@@ -66,7 +66,7 @@ def reduced(
         return jax.jvp(gradient, (at,), (v,))[1]
 
     def product(v):
-        return hessian(v) + curvature(v)
+        return hessian(v) + curved(v)
 
     count = jnp.sum(support)
 
@@ -85,10 +85,10 @@ def reduced(
             return restrict(product(embed(s))) + jnp.where(used, ridge, 1) * s
 
         def matrix():
-            columns = curvature if _has_hessian(problem.f, x) else product
+            columns = curved if _has_hessian(problem.f, x) else product
             eye = jnp.eye(size, dtype=flat.dtype)
             M = _each(lambda e: restrict(columns(embed(e))), eye)
-            if columns is curvature:
+            if columns is curved:
                 M = M + problem.f.hessian(x, jnp.minimum(index, flat.size - 1))
             M = jnp.where(used[:, None] & used, M, 0)
             return M + jnp.diag(jnp.where(used, ridge, 1).astype(M.dtype))
@@ -128,13 +128,15 @@ def is_partly_smooth(g: Any, x: Tree) -> bool:
     return known and (not hasattr(g, "normal") or (isinstance(x, jax.Array) and x.ndim == 1))
 
 
-def _support(g: Any, p: Tree) -> Tree:
+def support_of(g: Any, p: Tree) -> Tree:
+    """Which coordinates can move; all of them where g is smooth."""
     if hasattr(g, "support"):
         return g.support(p)
     return jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), p)
 
 
-def _curvature(g: Any, p: Tree, v: Tree) -> Tree:
+def curvature(g: Any, p: Tree, v: Tree) -> Tree:
+    """Cv, or ∇²g(p) v where g is smooth."""
     if hasattr(g, "curvature"):
         return g.curvature(p, v)
     return jax.jvp(g.gradient, (p,), (v,))[1]
