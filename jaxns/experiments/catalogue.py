@@ -8,6 +8,7 @@ NAMES = (
     "derivative_convergence",
     "heavy_ball",
     "kink_programs",
+    "newton_one_step",
     "penalty_selection",
     "sgd_derivatives",
     "sinkhorn_derivatives",
