@@ -7,6 +7,7 @@ from jaxns.experiments.reporting import Experiment
 NAMES = (
     "derivative_convergence",
     "heavy_ball",
+    "interior_point_one_step",
     "kink_programs",
     "newton_one_step",
     "penalty_selection",

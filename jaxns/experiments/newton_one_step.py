@@ -216,9 +216,9 @@ def memory(it: Instance, name: str) -> np.ndarray:
     def stored(steps):
         solution = unrolled if name == "automatic" else solved
         gradient = jax.jit(jax.grad(lambda w: jnp.sum(solution(w, steps) ** 2) / 2))
-        return gradient.lower(it.w).compile().memory_analysis().temp_size_in_bytes
+        return gradient.lower(it.w).compile().memory_analysis()
 
-    return np.array([stored(steps) for steps in LENGTHS[name]])
+    return np.array([getattr(stored(k), "temp_size_in_bytes", np.nan) for k in LENGTHS[name]])
 
 
 EXPERIMENT = curves.experiment(Settings, run)
