@@ -9,6 +9,7 @@ NAMES = (
     "heavy_ball",
     "interior_point_one_step",
     "kink_programs",
+    "monotone_inclusions",
     "newton_one_step",
     "penalty_selection",
     "sgd_derivatives",
