@@ -74,10 +74,11 @@ def run(settings: Settings, session: Session) -> Findings:
     )
     panel = Panel(
         "Gradient by one step, the last one of length α", "1 − α",
-        "relative error (thin: 1 − α)",
-        tuple(
-            Curve(f"n = {n}", f.damped, left, left)
-            for n, f in zip(settings.sizes, found, strict=True)
+        "relative error",
+        (
+            *(Curve(f"n = {n}", f.damped, left)
+              for n, f in zip(settings.sizes, found, strict=True)),
+            Curve("1 − α", left, left),
         ),
         xscale="log",
     )  # fmt: skip
@@ -87,7 +88,7 @@ def run(settings: Settings, session: Session) -> Findings:
             Curve(mode, np.array([f.modes[mode] for f in found]), np.array(settings.sizes))
             for mode in modes
         ),
-        xscale="log", ylim=(1e-16, 1e-4),
+        ylim=(1e-16, 1e-4),
     )  # fmt: skip
     title = "One step of an interior-point method is exact up to what its last step falls short"
     return Findings(title, table, (of_modes, panel), checks)
@@ -101,37 +102,40 @@ def measure(settings: Settings, n: int) -> Found:
     )
     Q = U @ U.T
 
-    def program(b):
-        return jaxns.QuadraticProgram(Q, q, A, b, G, h)
+    @partial(jax.jit, static_argnums=2)
+    def gradient(b, data, mode):
+        def outcome(b):
+            solution = jaxns.solve(program(b, *data), SOLVER, mode=mode)
+            return jnp.sum(solution.x.x**2) / 2, solution
 
-    def outcome(b, mode):
-        solution = jaxns.solve(program(b), SOLVER, mode=mode)
-        return jnp.sum(solution.x.x**2) / 2, solution
-
-    def gradient(mode):
-        return jax.jit(jax.grad(outcome, has_aux=True), static_argnums=1)(b, mode)
+        return jax.grad(outcome, has_aux=True)(b)
 
     @jax.jit
-    @partial(jax.vmap, in_axes=(0, None))
-    def damped(length, w):
+    @partial(jax.vmap, in_axes=(0, None, None, None))
+    def damped(length, w, b, data):
         """The last step, of this length, from the solution."""
         last = jaxns.Relaxed(SOLVER, length)
-        return jax.grad(lambda b: jnp.sum(last.step(program(b), w).x ** 2) / 2)(b)
+        return jax.grad(lambda b: jnp.sum(last.step(program(b, *data), w).x ** 2) / 2)(b)
 
-    one_step, solution = gradient(jaxns.OneStep())
-    implicit, _ = gradient(jaxns.Implicit())
+    data = (Q, q, A, G, h)
+    one_step, solution = gradient(b, data, jaxns.OneStep())
+    implicit, _ = gradient(b, data, jaxns.Implicit())
     x, active = np.asarray(solution.x.x), np.asarray(solution.x.z > 0)
     exact = by_active_set(Q, np.vstack([G[active], A]), x)[-m:]
 
     def error(found):
         return float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
 
-    short = damped(jnp.asarray(settings.lengths), solution.x)
+    short = damped(jnp.asarray(settings.lengths), solution.x, b, data)
     return Found(
         int(solution.steps), int(active.sum()),
         {"one step": error(one_step), "implicit": error(implicit)},
         np.array([error(g) for g in short]),
     )  # fmt: skip
+
+
+def program(b, Q, q, A, G, h) -> jaxns.QuadraticProgram:
+    return jaxns.QuadraticProgram(Q, q, A, b, G, h)
 
 
 def by_active_set(Q: np.ndarray, rows: np.ndarray, x: np.ndarray) -> np.ndarray:

@@ -173,7 +173,7 @@ def saddle_point(settings: Settings) -> tuple[Setting, Along]:
     random = np.random.default_rng(settings.seed)
     K = jnp.asarray(random.normal(size=(m, n)) / np.sqrt(n))
     b = jnp.asarray(random.normal(size=n))
-    size = np.linalg.norm(K, 2)
+    size = float(np.linalg.norm(K, 2))
     solver = jaxns.PrimalDual(tau=0.9 / size, sigma=0.9 / size, smooth=False)
 
     def build(theta):
@@ -202,7 +202,7 @@ def saddle_point(settings: Settings) -> tuple[Setting, Along]:
     x_error = [relative(x, w[:n]) for x in np.asarray(path.x)]
     J_error = [relative(dx, J[:n]) for dx in np.asarray(path.jacobian)]
     radius = float(np.max(np.abs(np.linalg.eigvals(A))))
-    return setting, Along(np.array(x_error), np.array(J_error), radius, np.linalg.norm(A, 2))
+    return setting, Along(np.array(x_error), np.array(J_error), radius, float(np.linalg.norm(A, 2)))
 
 
 def step_of(solver, build) -> Map:
