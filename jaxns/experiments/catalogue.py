@@ -5,6 +5,7 @@ import importlib
 from jaxns.experiments.reporting import Experiment
 
 NAMES = (
+    "bilevel_bound",
     "derivative_convergence",
     "heavy_ball",
     "interior_point_one_step",
