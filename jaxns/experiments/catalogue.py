@@ -14,6 +14,7 @@ NAMES = (
     "newton_one_step",
     "penalty_selection",
     "sgd_derivatives",
+    "shine",
     "sinkhorn_derivatives",
     "splitting_derivatives",
     "truncated_ridge",
