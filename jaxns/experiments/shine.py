@@ -64,7 +64,7 @@ class Instance:
             X, 2.0 * labels - 1, train_size=settings.fraction, random_state=settings.split
         )
         self.settings, self.X, self.labels = settings, jnp.asarray(X), jnp.asarray(labels)
-        self.zero = jnp.zeros(self.X.shape[1])
+        self.zero = jnp.zeros_like(self.X[0])
 
     def problem(self, s) -> jaxns.Composite:
         ridge = self.settings.penalty * jnp.eye(self.zero.size)
