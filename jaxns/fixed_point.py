@@ -252,8 +252,9 @@ def _corrected(iteration: Iteration, theta: Any, stop: Stop, run: Run) -> Run:
         )
         return tree.where(wanted & (left < tree.norm(gap)), after, run)
 
-    wanted = run.progress.code == Status.CONVERGED.code
-    wanted &= stop.tol <= tree.eps(run.image) ** MANY
+    eps = tree.eps(run.image)
+    wanted = (run.progress.code == Status.CONVERGED.code) & (stop.tol <= eps**MANY)
+    wanted &= run.progress.residual > 10 * eps
     return lax.cond(tree.any_lane(wanted), correct, lambda run: run, run)
 
 

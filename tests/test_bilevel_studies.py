@@ -196,10 +196,8 @@ def test_descent_by_one_step_derivatives_ends_within_its_bound():
         L_F, L_g = alpha * np.exp(t) * np.linalg.norm(x), np.linalg.norm(slope)
         assert abs(gradient) <= rho**K * L_F * L_g / (1 - rho)
         gaps.append(abs(gradient))
-        print(K, t, gradient, rho**K * L_F * L_g / (1 - rho))
     assert gaps[0] > gaps[1] > gaps[2] > 0
     newton = descend(jaxns.OneStep(), jaxns.Newton())
-    print(newton, ridge.at(newton)[2])
     assert abs(ridge.at(newton)[2]) <= 1e-10
     exact = descend(jaxns.Implicit(), jaxns.Newton())
     assert abs(newton - exact) <= 1e-10

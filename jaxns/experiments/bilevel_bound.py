@@ -40,10 +40,10 @@ class Settings(Base):
     rows: Count = 60
     columns: Count = 20
     held_out: Count = 200
-    noise: Positive = 2.0
+    noise: Positive = 1.0
     last: Annotated[tuple[Count, ...], Field(min_length=2)] = (1, 10, 50)
-    steps: Annotated[int, Field(ge=100)] = 1000
-    seed: Annotated[int, Field(ge=0)] = 0
+    steps: Annotated[int, Field(ge=100)] = 6000
+    seed: Annotated[int, Field(ge=0)] = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,9 +71,10 @@ class Instance:
         self.hessian, self.c = self.A.T @ self.A / len(self.A), self.A.T @ self.b / len(self.A)
         self.eigenvalues = np.linalg.eigvalsh(self.hessian)
 
-    def stepsize(self, t):
-        """1/L of the inner problem."""
-        return 1 / (self.eigenvalues[-1] + jnp.exp(t))
+    @property
+    def stepsize(self) -> float:
+        """1/L of the inner problem at t = 1, where the descent starts."""
+        return float(1 / (self.eigenvalues[-1] + np.e))
 
     def solution(self, t, x0, solver, mode):
         ridge = jaxns.Composite(
@@ -112,11 +113,11 @@ class Instance:
         if last is None:
             return outer @ dx, 0.0
         rho = self.rho(t)
-        lipschitz = float(self.stepsize(t)) * np.exp(t) * np.linalg.norm(x)
+        lipschitz = self.stepsize * np.exp(t) * np.linalg.norm(x)
         return outer @ dx, rho**last * lipschitz * np.linalg.norm(outer) / (1 - rho)
 
     def rho(self, t: float) -> float:
-        return float(1 - self.stepsize(t) * (self.eigenvalues[0] + np.exp(t)))
+        return float(1 - self.stepsize * (self.eigenvalues[0] + np.exp(t)))
 
 
 def run(settings: Settings, session: Session) -> Findings:
@@ -124,7 +125,7 @@ def run(settings: Settings, session: Session) -> Findings:
     descend = partial(it.descend, steps=settings.steps)
 
     def inner(t):
-        return jaxns.GradientDescent(it.stepsize(t))
+        return jaxns.GradientDescent(it.stepsize)
 
     def newton(t):
         return jaxns.Newton()
@@ -149,8 +150,8 @@ def run(settings: Settings, session: Session) -> Findings:
         ),
         below("at the end: true gradient over the bound",
               [abs(d.true[-1]) / d.bound[-1] for d in truncated], 1),
-        Check(f"the true gradient at the end is smallest with {list(found)[len(ends) - 1]}",
-              ", ".join(map(small, ends)), ends[-1] == min(ends)),
+        Check("the true gradient at the end shrinks with K", ", ".join(map(small, ends)),
+              ends == sorted(ends, reverse=True)),
         below("Newton: true gradient at the end", abs(best.true[-1]), 1e-13),
         below("Newton: distance of t from implicit's", np.abs(best.t - exact.t), 1e-10),
     )  # fmt: skip
@@ -164,8 +165,8 @@ def run(settings: Settings, session: Session) -> Findings:
         ("inner derivative", "t", "estimated gradient", "true gradient", "bound"),
         rows,
         (
-            f"ρ = {it.rho(exact.t[-1]):.4f} at the end; the bound shrinks with every K, the "
-            "true gradient need not",
+            f"ρ = {it.rho(exact.t[-1]):.4f} at the end; an instance of this library: the bound "
+            "shrinks with K on every one, the true gradient on some",
         ),
     )
     panels = (
