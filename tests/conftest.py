@@ -17,8 +17,21 @@ jax.config.update("jax_enable_x64", True)
 if os.environ.get("JAXNS_OPTIMIZE") is None:  # compiling is most of what the suite does
     jax.config.update("jax_disable_most_optimizations", True)
 
+SLOW, LONG = (  # beside those that say so themselves: more than 4 s and 14 s when all were timed
+    frozenset((Path(__file__).parent / name).read_text(encoding="utf-8").splitlines())
+    for name in ("slow_tests.txt", "long_tests.txt")
+)
 MAPPINGS = Path("/proc/self/maps")  # of memory: a process may have 65530 by default on Linux
 ENOUGH = 20_000
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.nodeid in SLOW | LONG:
+            item.add_marker(pytest.mark.slow)
+        if item.nodeid in LONG:
+            item.add_marker(pytest.mark.long)
 
 
 @pytest.fixture(autouse=True)

@@ -197,3 +197,12 @@ def test_importing_jaxns_imports_nothing_heavy():
 
 def test_importing_jaxns_leaves_jax_as_it_was():
     assert after_import("jax.config.jax_enable_x64") == "False"
+
+
+@pytest.mark.parametrize("name", ["slow_tests.txt", "long_tests.txt"])
+def test_the_lists_of_slow_tests_name_tests_that_exist(name):
+    here = Path(__file__).parent
+    for line in (here / name).read_text(encoding="utf-8").splitlines():
+        file, _, test = line.partition("::")
+        source = (here.parent / file).read_text(encoding="utf-8")
+        assert f"def {test.partition('[')[0]}(" in source, line
