@@ -78,6 +78,7 @@ class Stop:
 
 
 FAILURE_POLICIES = ("raise", "nan", "ignore")
+NOWHERE = Stop(tol=None, max_steps=0, on_failure="ignore")  # to read and differentiate at the start
 
 
 @struct

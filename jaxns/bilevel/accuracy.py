@@ -19,13 +19,12 @@ from jax import Array, lax
 from jaxns import tree
 from jaxns.bilevel.levels import Bilevel, How, Hypergradient, hypergradient
 from jaxns.bilevel.space import constrain
-from jaxns.fixed_point import Solution, Stop
+from jaxns.fixed_point import NOWHERE, Solution
 from jaxns.solve import set_up, solve
 from jaxns.struct import replace
 from jaxns.tree import Tree
 from jaxns.trust.nearest import corrected
 
-NOWHERE = Stop(tol=None, max_steps=0, on_failure="ignore")
 LOOSEST = 1e-2  # tolerance that is tried
 SAFETY = 0.5  # of the accuracy asked for is aimed at
 SPARE = 1e-2  # of the accuracy asked for: with so little error the tolerance may be looser

@@ -13,7 +13,7 @@ from jax import Array
 from jaxns import tree, validate
 from jaxns.bilevel.levels import Bilevel, How, starting
 from jaxns.bilevel.minimize import Best, History, Result, closes_over
-from jaxns.bilevel.space import Box
+from jaxns.bilevel.space import Box, is_space
 from jaxns.closure import hoist
 from jaxns.fixed_point import ConvergenceError, Solution, Stop
 from jaxns.modes import Implicit
@@ -112,7 +112,7 @@ def random_search(
     def draw(box, below, keys):
         if not isinstance(box, Box):
             raise TypeError(f"space must be a Box to draw from, got {type(box).__name__}")
-        low, high = (jnp.log(box.low), jnp.log(box.high)) if box.log else (box.low, box.high)
+        low, high = box.ends()
 
         def one(first, key):
             shape = (points - 1, *first.shape)
@@ -121,8 +121,7 @@ def random_search(
 
         return jax.tree.map(one, below, keys)
 
-    is_box = lambda part: hasattr(part, "constrain")  # noqa: E731
-    thetas = jax.tree.map(draw, space, theta0, keys, is_leaf=is_box)
+    thetas = jax.tree.map(draw, space, theta0, keys, is_leaf=is_space)
     return grid_search(outer, inner, thetas, **options)
 
 

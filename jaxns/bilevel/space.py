@@ -60,17 +60,18 @@ class Box:
             raise ValueError(f"high must be above low, got low={self.low}, high={self.high}")
 
     def constrain(self, u: Array) -> Array:
-        low, high = self._ends()
+        low, high = self.ends()
         x = low + (high - low) * jax.nn.sigmoid(u)
         return jnp.exp(x) if self.log else x
 
     def free(self, theta: Array) -> Array:
         _inside(theta, (theta > self.low) & (theta < self.high), f"in ({self.low}, {self.high})")
-        low, high = self._ends()
+        low, high = self.ends()
         x = jnp.log(theta) if self.log else theta
         return jax.scipy.special.logit((x - low) / (high - low))
 
-    def _ends(self) -> tuple[Any, Any]:
+    def ends(self) -> tuple[Any, Any]:
+        """Low and high, or their logarithms: between them u ↦ θ, or u ↦ log θ, is a sigmoid."""
         return (jnp.log(self.low), jnp.log(self.high)) if self.log else (self.low, self.high)
 
 
@@ -88,7 +89,11 @@ def _each(method: str, space: Any, x: Tree) -> Tree:
     def apply(part, below):
         return jax.tree.map(getattr(part, method), below)
 
-    return jax.tree.map(apply, space, x, is_leaf=lambda part: hasattr(part, method))
+    return jax.tree.map(apply, space, x, is_leaf=is_space)
+
+
+def is_space(part: Any) -> bool:
+    return hasattr(part, "constrain")
 
 
 def _inside(theta: Array, inside: Array, where: str) -> None:

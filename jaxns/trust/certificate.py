@@ -11,7 +11,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from jaxns import tree
-from jaxns.fixed_point import Solution, Status, Stop
+from jaxns.fixed_point import NOWHERE, Solution, Status, Stop
 from jaxns.modes import Implicit, OneStep, Piggyback, Probe
 from jaxns.solve import STEPPING, read, set_up, solve
 from jaxns.struct import replace, seal, static, struct
@@ -21,7 +21,6 @@ from jaxns.trust.nearest import Found, find
 MODES = (Implicit(), OneStep(), Piggyback())
 ROUNDINGS = 3  # of the cotangent, to see what they do
 HOPELESS = 0.5  # relative error of a derivative that is no longer recommended
-NOWHERE = Stop(tol=None, max_steps=0, on_failure="ignore")
 
 
 @struct
