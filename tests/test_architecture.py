@@ -18,7 +18,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 CARRIERS = {"struct", "tree", "validate"}
 EVERYTHING = {
     *CARRIERS, "closure", "operators", "linear", "fixed_point", "modes", "solve", "functions",
-    "problems", "solvers", "divergence", "nonsmooth", "trust", "bilevel", "jaxns",
+    "problems", "solvers", "divergence", "nonsmooth", "trust", "bilevel", "optimizers", "flows",
+    "batch", "jaxns",
 }  # fmt: skip
 
 # Which rooms of the package (its modules and subpackages) a room may import. A new room gets a row.
@@ -41,6 +42,9 @@ ARROWS: dict[str, set[str]] = {
     "bilevel": CARRIERS
     | {"closure", "fixed_point", "modes", "solve", "trust", "functions", "problems", "solvers"},
     "divergence": {"fixed_point", "modes", "problems", "solve"},
+    "optimizers": CARRIERS | {"linear"},
+    "flows": CARRIERS | {"nonsmooth"},
+    "batch": CARRIERS | {"fixed_point", "modes", "solve"},
     "jaxns": {
         "_conflict",
         "divergence",
@@ -54,6 +58,9 @@ ARROWS: dict[str, set[str]] = {
         "solvers",
         "trust",
         "bilevel",
+        "optimizers",
+        "flows",
+        "batch",
     },
     "experiments": EVERYTHING,
     "cli": EVERYTHING | {"experiments"},
