@@ -6,7 +6,7 @@ Four questions, four arguments: what is solved (a problem, made of functions), h
 it stops (a `Stop`), and how it is differentiated (a mode).
 """
 
-from jaxns import _conflict, bilevel, functions, nonsmooth, problems
+from jaxns import _conflict, batch, bilevel, functions, nonsmooth, problems
 from jaxns.divergence import sinkhorn_divergence
 from jaxns.fixed_point import ConvergenceError, Solution, Status, Stop
 from jaxns.modes import Auto, Implicit, OneStep, Piggyback, Probe, Shine
@@ -90,6 +90,8 @@ __all__ = [
     "nonsmooth",
     # the outer level
     "bilevel",
+    # many at once
+    "batch",
     # the verbs
     "Path",
     "derivative_path",

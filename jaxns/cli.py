@@ -19,6 +19,7 @@ examples:
   jaxns run configs/diabetes_lasso.toml --set outer.steps=10 --set data.degree=1 --out try
   jaxns run configs/derivative_convergence_lasso.toml --set precision=float32
   jaxns run --all --reduced --budget 20m
+  jaxns run configs/derivative_convergence_lasso.toml --set device=gpu --set mesh.batch=8
 
 A run leaves DIR/result.json (everything computed, with its provenance), table.csv, figure.png and
 figure.svg. It ends with what the paper says it must show, met or not. One that is interrupted goes
@@ -88,6 +89,12 @@ def _parser() -> argparse.ArgumentParser:
         help="with --all: for example 20m",
     )
     run.add_argument(
+        "--hosts",
+        nargs=3,
+        metavar=("ADDRESS:PORT", "HOSTS", "THIS"),
+        help="of several hosts: where the first one listens, how many there are, which this is",
+    )
+    run.add_argument(
         "--reduced", action="store_true", help="at the small size that each config describes"
     )
     listing = commands.add_parser("list", help="the configs there are, and what each shows")
@@ -123,6 +130,14 @@ def _run(arguments: argparse.Namespace) -> int:
             total = itertools.accumulate(configs[path].minutes for path in paths)
             within = zip(paths, total, strict=True)
             paths = [path for path, minutes in within if minutes <= arguments.budget]
+    if arguments.hosts:
+        import jax
+
+        address, hosts, this = arguments.hosts
+        try:
+            jax.distributed.initialize(address, int(hosts), int(this))
+        except (RuntimeError, ValueError) as error:
+            return _fail(f"--hosts: {error}")
     loaded = {path: load(path, arguments.set, arguments.reduced) for path in paths}
     met = True
     for path, config in loaded.items():

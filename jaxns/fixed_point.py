@@ -39,6 +39,7 @@ class Iteration:
     correct:  (theta, z, F(z) − z, max_steps) -> d with (I − ∂F(z)) d ≈ F(z) − z, by products with
         ∂F of which there are `max_steps` at most; or None. A run that has converged to many digits
         ends with this correction: see `iterate`.
+    loop:     (iteration, theta, stop, run) -> the run when it has ended.
     """
 
     step: Callable[[Any, Tree], Tree]
@@ -49,6 +50,7 @@ class Iteration:
     linearisation: Callable[[Any, Tree], Any] = lambda theta, z: None
     estimate: Callable[[Any, Tree, Any], Any] = lambda theta, z, control: None
     correct: Callable[[Any, Tree, Tree, Any], Any] = lambda theta, z, gap, max_steps: None
+    loop: Callable[["Iteration", Any, "Stop", "Run"], "Run"] = lambda *run: proceed_to_end(*run)
 
 
 @struct
@@ -191,7 +193,7 @@ def begin(iteration: Iteration, theta: Any, z0: Tree, stop: Stop) -> Run:
     nothing = jnp.zeros((), real)
     code = jnp.asarray(code, jnp.int32)
     progress = Progress(zero, infinity, infinity, zero, nothing, scale, code)
-    return Run(z0, iteration.control(theta, z0), progress)
+    return tree.vary_like(Run(z0, iteration.control(theta, z0), progress), theta)
 
 
 def move(iteration: Iteration, theta: Any, z: Tree, control: Any) -> tuple[Tree, Any]:
@@ -218,6 +220,10 @@ def is_running(run: Run) -> Array:
     return run.progress.code == Status.RUNNING.code
 
 
+def proceed_to_end(iteration: Iteration, theta: Any, stop: Stop, run: Run) -> Run:
+    return tree.while_loop(is_running, partial(proceed, iteration, theta, stop), run)
+
+
 @partial(jax.jit, static_argnums=0)
 def iterate(iteration: Iteration, theta: Any, z0: Tree, stop: Stop) -> Run:
     """Run z ← F(θ, z) from z0 until `stop` says so.
@@ -226,9 +232,7 @@ def iterate(iteration: Iteration, theta: Any, z0: Tree, stop: Stop) -> Run:
     `tol` of more than `MANY` of the digits ends with Newton's correction of the equation F(z) = z,
     where the iteration has one and it makes the residual smaller: z ← F(z + d).
     """
-    run = tree.while_loop(
-        is_running, partial(proceed, iteration, theta, stop), begin(iteration, theta, z0, stop)
-    )
+    run = iteration.loop(iteration, theta, stop, begin(iteration, theta, z0, stop))
     return _corrected(iteration, theta, stop, run)
 
 

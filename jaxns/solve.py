@@ -74,6 +74,12 @@ def solve(
     Raises `ValueError` or `TypeError` for arguments that cannot be right, `ConvergenceError` (see
     `Stop.on_failure`) for a solve that failed.
     """
+    check(solver, mode, stop)
+    return complete(set_up(problem, solver, x0), mode, stop)
+
+
+def check(solver: Any, mode: Any, stop: Any) -> None:
+    """That these can be arguments of `solve`."""
     _check_mode(mode)
     _check_stop(stop)
     if getattr(solver, "noisy", False) and stop.tol is not None:
@@ -81,9 +87,6 @@ def solve(
             f"{type(solver).__name__} draws at random, so that no residual tells when it has "
             "converged: ask for a number of steps, stop=Stop(tol=None, max_steps=…)"
         )
-    iteration, theta, z0, name = set_up(problem, solver, x0)
-    z, control, info = _run(iteration, theta, z0, mode, stop, name)
-    return Solution(read(iteration, theta, z, control), z, *info)
 
 
 class SetUp(NamedTuple):
@@ -115,6 +118,13 @@ def set_up(problem: Any, solver: Any = None, x0: Tree | Solution | None = None) 
         z0 = _go_on(x0.z, z0)
     iteration = ADVANCING if hasattr(solver, "advance") else STEPPING
     return SetUp(iteration, theta, z0, type(solver).__name__)
+
+
+def complete(start: SetUp, mode: Mode, stop: Stop) -> Solution:
+    """The solve that was set up."""
+    iteration, theta, z0, name = start
+    z, control, info = _run(iteration, theta, z0, mode, stop, name)
+    return Solution(read(iteration, theta, z, control), z, *info)
 
 
 def fixed_point(

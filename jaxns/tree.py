@@ -131,9 +131,12 @@ def settle_axes(body: Callable, start: Tree) -> Tree:
     return jax.tree.map(lambda leaf: _vary(leaf, axes), start)
 
 
-def vary_like(x: Array, like: Array) -> Array:
-    """x, made to vary over the mesh axes over which `like` varies."""
-    return _vary(x, _varying_axes(jax.typeof(like)))
+def vary_like(x: Tree, like: Tree) -> Tree:
+    """x, made to vary over the mesh axes over which some of `like` varies."""
+    if not jax.sharding.get_abstract_mesh().manual_axes:
+        return x
+    axes = frozenset().union(*(_varying_axes(jax.typeof(leaf)) for leaf in jax.tree.leaves(like)))
+    return jax.tree.map(lambda leaf: _vary(jnp.asarray(leaf), axes), x)
 
 
 def _vary(x: Array, axes: frozenset) -> Array:

@@ -1,6 +1,10 @@
 """Every config through the real command line, at a small size."""
 
 import json
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -284,6 +288,50 @@ def test_list(capsys):
 def test_wrong_arguments(arguments, said, capsys):
     assert main(["run", *arguments]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("device='tpu'", "device: no tpu here, only"),
+        ("mesh.batch=4096", "mesh.batch: count must be between 1 and"),
+    ],
+)
+def test_devices_that_are_not_there(override, said, tmp_path, capsys):
+    arguments = ["run", str(CONFIGS / "kink_programs.toml"), "--out", str(tmp_path)]
+    assert main([*arguments, "--set", override]) == 1
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_hosts_of_two_devices_have_the_numbers_of_one(convergence, tmp_path):
+    """The first one writes; the repetitions are spread over the four devices."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    path = str(CONFIGS / "derivative_convergence_lasso.toml")
+    sets = ["--set", "repetitions=5", "--set", "perturbations=5", "--set", "mesh.batch=4"]
+    hosts = [
+        subprocess.Popen(
+            [sys.executable, "-m", "jaxns", "run", path, *sets]
+            + ["--out", str(tmp_path), "--hosts", address, "2", host],
+            env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for host in "01"
+    ]
+    for host in hosts:
+        said, _ = host.communicate(timeout=300)
+        assert host.returncode == 0, said
+    record = json.loads((tmp_path / "result.json").read_text())
+    assert (record["provenance"]["devices"], record["provenance"]["hosts"]) == (4, 2)
+    for ours, theirs in zip(
+        record["result"]["problems"], convergence["result"]["problems"], strict=True
+    ):
+        for name in ("x_errors", "J_errors"):
+            np.testing.assert_allclose(ours[name], theirs[name], atol=1e-10)
 
 
 def test_a_budget_runs_what_fits(tmp_path, monkeypatch, capsys):

@@ -14,10 +14,17 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+class Mesh(Section):
+    """batch: over how many devices the repetitions are spread, each working alone."""
+
+    batch: Count
+
+
 class Base(Section):
     """What every config says.
 
     title: in one line.   paper: and figure.   minutes: on two cores, about.
+    device: by default what JAX prefers.   mesh: of several such devices, also of several hosts.
     reduced: overrides (dotted keys) for a run in seconds that makes the same checks.
     """
 
@@ -26,6 +33,8 @@ class Base(Section):
     paper: str = ""
     minutes: Positive = 1.0
     precision: Precision = "float64"
+    device: Literal["cpu", "gpu", "tpu"] | None = None
+    mesh: Mesh | None = None
     reduced: dict[str, Any] = Field(default_factory=dict, exclude=True)
 
 

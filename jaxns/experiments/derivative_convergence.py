@@ -7,7 +7,6 @@ n > p) and A2b (lasso, n < p) on arXiv 2206.00457 (Bolte, Pauwels, Vaiter, NeurI
 import dataclasses
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -60,14 +59,16 @@ class Result:
 
 
 def run(settings: DerivativeConvergence, session: Session) -> Result:
-    units = {problem.id: partial(measure, problem, settings) for problem in settings.problems}
+    units = {
+        problem.id: partial(measure, problem, settings, session) for problem in settings.problems
+    }
     return Result(tuple(session.each("problems", units)))
 
 
-def measure(problem: Problem, settings: DerivativeConvergence) -> Convergence:
+def measure(problem: Problem, settings: DerivativeConvergence, session: Session) -> Convergence:
     """Follow all repetitions at once, then the first one at perturbed parameters."""
     instances = random_regressions(problem, settings.repetitions)
-    x, J = _follow(problem, instances)
+    x, J = _follow(problem, instances, session)
     errors = [_errors(problem, *one) for one in zip(*_fields(instances), x, J, strict=True)]
     x_errors, J_errors, identified, theory, off_support = map(np.array, zip(*errors, strict=True))
     return Convergence(
@@ -81,7 +82,7 @@ def measure(problem: Problem, settings: DerivativeConvergence) -> Convergence:
         _rates(J_errors, identified),
         theory,
         float(off_support.max()),
-        _perturbed(problem, instances, settings),
+        _perturbed(problem, instances, settings, session),
     )
 
 
@@ -160,7 +161,9 @@ def checks(result: Result) -> tuple[Check, ...]:
     return tuple(found)
 
 
-def _follow(problem: Problem, instances: Instances) -> tuple[np.ndarray, np.ndarray]:
+def _follow(
+    problem: Problem, instances: Instances, session: Session
+) -> tuple[np.ndarray, np.ndarray]:
     """x_k and J_k = ∂x_k/∂θ of each instance: (r, steps + 1, p) both."""
     penalty = {"ridge": SquaredL2, "lasso": L1}[problem.penalty]
 
@@ -170,7 +173,7 @@ def _follow(problem: Problem, instances: Instances) -> tuple[np.ndarray, np.ndar
 
         return jaxns.derivative_path(build, theta, problem.steps, solver=SOLVER)
 
-    path = jax.vmap(one)(*map(jnp.asarray, _fields(instances)))
+    path = session.vmap(one)(*map(jnp.asarray, _fields(instances)))
     return np.asarray(path.x), np.asarray(path.jacobian)
 
 
@@ -205,7 +208,10 @@ def _rates(errors: np.ndarray, identified: np.ndarray) -> np.ndarray:
 
 
 def _perturbed(
-    problem: Problem, instances: Instances, settings: DerivativeConvergence
+    problem: Problem,
+    instances: Instances,
+    settings: DerivativeConvergence,
+    session: Session,
 ) -> np.ndarray:
     """Final errors of J at parameters near the first instance's.
 
@@ -217,7 +223,7 @@ def _perturbed(
     random = np.random.default_rng((problem.seed, 1))
     theta = instances.theta[0] * (1 + settings.perturbation_size * random.normal(size=count))
     A, b = (np.broadcast_to(a[0], (count, *a.shape[1:])) for a in (instances.A, instances.b))
-    x, J = _follow(problem, Instances(A, b, theta))
+    x, J = _follow(problem, Instances(A, b, theta), session)
     errors = [_errors(problem, *one)[1] for one in zip(A, b, theta, x, J, strict=True)]
     return np.array([e[-1] for e in errors])
 

@@ -35,11 +35,13 @@ def write(path: Path, settings: Base, result: Any, table: Table, checks: tuple[C
 
 def provenance(settings: Base) -> dict[str, Any]:
     versions = {name: metadata.version(name) for name in PACKAGES}
-    device = jax.devices()[0]
+    devices = jax.devices(settings.device)[: settings.mesh.batch if settings.mesh else 1]
     return {
         "timestamp": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version(), "jaxns": jaxns.__version__, **versions},
-        "device": f"{device.platform}: {device.device_kind}",
+        "device": f"{devices[0].platform}: {devices[0].device_kind}",
+        "devices": len(devices),
+        "hosts": jax.process_count(),
         "machine": platform.platform(),
         "precision": settings.precision,
         "seeds": _seeds(settings.model_dump()),

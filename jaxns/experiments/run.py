@@ -3,9 +3,12 @@
 import csv
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
+from jaxns import batch
 from jaxns.experiments import catalogue, record, style
 from jaxns.experiments.config import Base
 from jaxns.experiments.reporting import Check, ExperimentError, Table, Tidy
@@ -30,15 +33,20 @@ class Outcome:
 def run(settings: Base, out: Path, report: Report) -> Outcome:
     """Run the experiment that `settings` describes and write its record and figures into `out`.
 
-    The precision is that of the config for the duration of the run; nothing global is changed. A
-    run that was interrupted goes on from the units that it had finished.
+    The precision and the device are those of the config for the duration of the run; nothing global
+    is changed. A run that was interrupted goes on from the units that it had finished. With several
+    hosts each of them calls this, and the first one writes.
     """
     experiment = catalogue.find(settings.experiment)
+    mesh, device = _devices(settings)
     out.mkdir(parents=True, exist_ok=True)  # before the work, so that a bad path fails early
-    session = Session(report, out, settings)
-    with jax.enable_x64(settings.precision == "float64"):
+    session = Session(report, out, settings, mesh)
+    with jax.enable_x64(settings.precision == "float64"), jax.default_device(device):
         result = experiment.run(settings, session)
     table, checks = experiment.table(result), experiment.checks(result)
+    if jax.process_index() > 0:
+        session.close()
+        return Outcome(table, checks, ())
     written = (
         record.write(out / "result.json", settings, result, table, checks),
         _write_csv(out / "table.csv", experiment.tidy(result)),
@@ -46,6 +54,21 @@ def run(settings: Base, out: Path, report: Report) -> Outcome:
     )
     session.close()
     return Outcome(table, checks, written)
+
+
+def _devices(settings: Base) -> tuple[Mesh | None, Any]:
+    """The mesh to spread repetitions over, and where everything else happens."""
+    try:
+        mesh = batch.mesh(settings.mesh.batch, settings.device) if settings.mesh else None
+        return mesh, jax.local_devices(backend=settings.device)[0] if settings.device else None
+    except RuntimeError as error:
+        there = ", ".join(sorted({device.platform for device in jax.devices()}))
+        raise ExperimentError(
+            f"device: no {settings.device} here, only {there} ({error})"
+        ) from None
+    except ValueError as error:
+        hint = "a CPU counts as many with XLA_FLAGS=--xla_force_host_platform_device_count=N"
+        raise ExperimentError(f"mesh.batch: {error}; {hint}") from None
 
 
 def _write_csv(path: Path, tidy: Tidy) -> Path:

@@ -8,7 +8,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
 import jaxns
+from jaxns import batch
 from jaxns.experiments.config import Base
 
 T = TypeVar("T")
@@ -19,18 +25,26 @@ Report = Callable[[str, int, int, str], None]
 class Session:
     """Called like a `Report`; `each` runs units of work and keeps what they return.
 
-    What is kept lies in `folder`, in the name of everything it depends on (the config, the versions
-    of jaxns, jax and numpy), and is thrown away by `close`, when the run is complete.
+    `vmap` is for the repetitions of one unit: they are spread over the devices of the config's
+    mesh. What is kept lies in `folder`, in the name of everything it depends on (the config, the
+    versions of jaxns, jax and numpy), and is thrown away by `close`, when the run is complete.
     """
 
-    def __init__(self, report: Report, folder: Path, settings: Base) -> None:
-        self.report = report
+    def __init__(
+        self, report: Report, folder: Path, settings: Base, mesh: Mesh | None = None
+    ) -> None:
+        self.report, self.mesh = report, mesh
         versions = [jaxns.__version__, *map(metadata.version, ("jax", "jaxlib", "numpy"))]
         name = repr((settings.model_dump_json(), versions)).encode()
-        self.folder = folder / f".partial-{hashlib.sha256(name).hexdigest()[:12]}"
+        host = f"-{jax.process_index()}" if jax.process_count() > 1 else ""
+        self.folder = folder / f".partial-{hashlib.sha256(name).hexdigest()[:12]}{host}"
 
     def __call__(self, task: str, done: int, total: int, note: str) -> None:
         self.report(task, done, total, note)
+
+    def vmap(self, f: Callable) -> Callable:
+        """`jaxns.batch.vmap` over the devices of the mesh, compiled."""
+        return batch.vmap(f, self.mesh) if self.mesh else jax.jit(jax.vmap(f))
 
     def each(self, task: str, units: Mapping[str, Callable[[], T]]) -> list[T]:
         """The results of the units in their order, each computed now or found from last time."""
@@ -46,7 +60,7 @@ class Session:
 
     def _kept(self, name: str, compute: Callable[[], T]) -> T:
         path = self.folder / (hashlib.sha256(name.encode()).hexdigest()[:16] + ".pickle")
-        if path.exists():
+        if _everywhere(path.exists()):
             return pickle.loads(path.read_bytes())
         result: Any = compute()
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -54,3 +68,10 @@ class Session:
         beside.write_bytes(pickle.dumps(result))
         beside.replace(path)
         return result
+
+
+def _everywhere(found: bool) -> bool:
+    """Whether all hosts have found it: they work in step."""
+    if jax.process_count() == 1:
+        return found
+    return bool(np.all(multihost_utils.process_allgather(np.array(found))))

@@ -61,7 +61,9 @@ class Instance:
         self.constant = 1 / (2 * steepest)
         self.decreasing = jaxns.Decreasing(2 / mu, 4 / mu * steepest)
 
-    def errors(self, b0: Any, db: Any, stepsize: Any, steps: int, runs: int) -> Errors:
+    def errors(
+        self, b0: Any, db: Any, stepsize: Any, steps: int, runs: int, session: Session
+    ) -> Errors:
         x, J = (jnp.linalg.lstsq(self.A, b)[0] for b in (b0, db))
 
         def build(theta):
@@ -74,7 +76,7 @@ class Instance:
 
         keys = jax.random.split(jax.random.key(0), runs)
         total = [np.zeros(steps + 1), np.zeros(steps + 1)]
-        of_some = jax.jit(jax.vmap(one))
+        of_some = session.vmap(one)
         for some in np.array_split(np.arange(runs), max(1, runs * steps // 10**6)):
             for sum_, found in zip(total, of_some(keys[some]), strict=True):
                 sum_ += np.asarray(found).sum(axis=0)
@@ -84,7 +86,10 @@ class Instance:
 def run(settings: Settings, session: Session) -> Findings:
     it = Instance(settings)
     off, on, eta = it.off, it.on, it.constant
-    short, long = (settings.steps, settings.runs), (settings.decreasing_steps, settings.runs)
+    short, long = (
+        (settings.steps, settings.runs, session),
+        (settings.decreasing_steps, settings.runs, session),
+    )
     units = {
         "constant, η": partial(it.errors, *off, eta, *short),
         "constant, η/2": partial(it.errors, *off, eta / 2, *short),

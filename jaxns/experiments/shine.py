@@ -105,7 +105,7 @@ def compare(found: Array, exact: Array) -> tuple[Array, Array]:
 
 
 def run(settings: Settings, session: Session) -> Findings:
-    found = session.each("draws", {"all": lambda: measure(settings)})[0]
+    found = session.each("draws", {"all": lambda: measure(settings, session)})[0]
     ratios, angles = (dict(zip(DIRECTIONS, a.T, strict=True)) for a in (found.ratios, found.angles))
     middle = {name: float(np.median(angles[name])) for name in DIRECTIONS}
     checks = (
@@ -144,11 +144,11 @@ def run(settings: Settings, session: Session) -> Findings:
     return Findings(title, table, panels, checks)
 
 
-def measure(settings: Settings) -> Drawn:
+def measure(settings: Settings, session: Session) -> Drawn:
     it = Instance(settings)
     shape = (2, settings.draws, it.zero.size)
     v, other = jnp.asarray(np.random.default_rng(settings.seed).normal(size=shape))
-    ratios, angles, slopes = (np.asarray(a) for a in jax.jit(jax.vmap(it.draw))(v, other))
+    ratios, angles, slopes = (np.asarray(a) for a in session.vmap(it.draw)(v, other))
     return Drawn(ratios, angles, it.products(v[0]), slopes)
 
 

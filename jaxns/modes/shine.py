@@ -66,16 +66,18 @@ class Shine:
         return self.refine + 1, tree.nbytes(z) * (self.refine + 4)
 
     def invert(self, system: rule.System, b: Array) -> tuple[Array, linear.Report]:
+        fallback = tree.vary_like(jnp.asarray(self.fallback, b.dtype), b)
+
         def by(H):
             def share(matvec, v):
                 w = H(v)
-                w = jnp.where(tree.norm(w) <= self.fallback * tree.norm(v), w, v)
+                w = jnp.where(tree.norm(w) <= fallback * tree.norm(v), w, v)
                 if self.refine:
                     return _refine(matvec, v, w, H, self.refine)
                 if self.probe is None:
-                    return w, _report(jnp.zeros((), v.dtype), 0)
+                    return w, _report(jnp.zeros((), v.dtype), 0, v)
                 size = tree.norm(v)
-                return w, _report(tree.norm(v - matvec(w)) / jnp.where(size > 0, size, 1), 1)
+                return w, _report(tree.norm(v - matvec(w)) / jnp.where(size > 0, size, 1), 1, v)
 
             return share
 
@@ -95,9 +97,11 @@ def _refine(
 ) -> tuple[Array, linear.Report]:
     """w, after so many steps of GMRES preconditioned by H."""
     w, report = linear.solve("gmres", matvec, v, 0.0, steps, start=w, precondition=H, restart=steps)
-    return w, _report(report.residual, report.steps)
+    return w, _report(report.residual, report.steps, v)
 
 
-def _report(residual: Array, steps: Array | int) -> linear.Report:
+def _report(residual: Array, steps: Array | int, v: Array) -> linear.Report:
     """There is no tolerance that could be missed."""
-    return linear.Report(residual, jnp.asarray(steps, jnp.int32), jnp.ones((), bool))
+    zero = jnp.sum(v[:0])  # which varies over the axes of a mesh that v varies over
+    steps = jnp.asarray(steps, jnp.int32) + zero.astype(jnp.int32)
+    return linear.Report(residual + zero, steps, zero == 0)

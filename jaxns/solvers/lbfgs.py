@@ -214,10 +214,10 @@ class LBFGS:
             size = tree.norm(e)
             e = e * lax.stop_gradient(tree.norm(s) / jnp.where(size > 0, size, 1))
             y = ravel_pytree(smooth.gradient(problem, unravel(v + e)))[0] - g
-            return tree.where(_curved(e, y, v, alpha), pairs.push(e, y), pairs)
+            return tree.where(due & _curved(e, y, v, alpha), pairs.push(e, y), pairs)
 
         due = (control.accepted > 0) & (control.accepted % self.every == 0)
-        return lax.cond(due, aware, lambda pairs: pairs, pairs), alpha
+        return lax.cond(tree.any_lane(due), aware, lambda pairs: pairs, pairs), alpha
 
 
 def _decreases(search: Search, value: Array, gradient: Array) -> Array:

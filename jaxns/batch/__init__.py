@@ -1,0 +1,7 @@
+"""Many problems at once: lanes that leave when they have converged, devices, hosts."""
+
+from jaxns.batch.devices import mesh, vmap
+from jaxns.batch.lanes import Compaction
+from jaxns.batch.problems import solve
+
+__all__ = ["solve", "vmap", "mesh", "Compaction"]

@@ -1,0 +1,106 @@
+"""Many problems of one kind, solved at once."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxns import validate
+from jaxns.batch.devices import vmap
+from jaxns.batch.lanes import Compaction
+from jaxns.fixed_point import ConvergenceError, Solution, Status, Stop
+from jaxns.modes import Implicit, Mode
+from jaxns.solve import check, complete, set_up
+from jaxns.struct import replace
+from jaxns.tree import Tree
+
+
+def solve(
+    problems: Any,
+    solver: Any = None,
+    x0: Tree | Solution | None = None,
+    *,
+    over: Tree = None,
+    mode: Mode = Implicit(),
+    stop: Stop = Stop(),
+    width: int | None = None,
+    chunk: int = 50,
+    mesh: jax.sharding.Mesh | None = None,
+) -> Solution:
+    """Solve many problems that differ in their numbers; as `jax.vmap(jaxns.solve)`, but faster.
+
+    A lane that has converged leaves, and another takes its place, so that the cost follows the sum
+    of the iterations, and not the number of problems times the slowest. Derivatives, in every mode,
+    are those of `jaxns.solve`, lane by lane.
+
+    problems: a problem each of whose arrays has a first axis, that of the batch; or, with `over`, a
+        function from one item to a problem, whose arrays that it closes over are shared.
+    over: what the items are: a pytree of arrays with that first axis.
+    x0: a start for each, with that first axis too (or the `Solution` of an earlier batch).
+    solver, mode, stop: as for `jaxns.solve`, one for all.
+    width: how many run side by side; by default 16 on a CPU, where more do not fit into the cache,
+        and elsewhere 65 536.   chunk: steps after which lanes are exchanged.
+    mesh: devices over which the batch is spread, see `jaxns.batch.mesh`; each works alone. The
+        number of problems need not be a multiple of theirs.
+
+    Returns a `Solution` whose every field has the axis of the batch. Raises as `jaxns.solve` does;
+    `ConvergenceError` names the lanes that failed.
+    """
+    check(solver, mode, stop)
+    width = _width() if width is None else validate.integer("width", width)
+    loop = Compaction(
+        int(validate.positive("width", width)),
+        int(validate.positive("chunk", validate.integer("chunk", chunk))),
+    )
+    quiet = replace(stop, on_failure="nan") if stop.on_failure == "raise" else stop
+    build: Callable[[Any], Any] = problems
+    if over is None:
+        build, over = (lambda problem: problem), problems
+    elif not callable(problems):
+        raise TypeError(
+            "problems must be a function of one item of `over`, such as "
+            f"lambda penalty: Composite(f, L1(penalty)), got {type(problems).__name__}"
+        )
+    validate_batch(over, x0)
+
+    def one(item, start):
+        run = set_up(build(item), solver, start)
+        compacting = dataclasses.replace(run.iteration, loop=loop)
+        return complete(run._replace(iteration=compacting), mode, quiet)
+
+    found = vmap(one, mesh)(over, x0)
+    if stop.on_failure == "raise" and validate.is_known(found.status.code):
+        _raise_for(found.status)
+    return found
+
+
+def _width() -> int:
+    return 16 if jax.default_backend() == "cpu" else 65_536
+
+
+def validate_batch(*batches: Tree) -> int:
+    """The length of the first axis that all arrays share."""
+    sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(batches)}
+    if len(sizes) != 1 or sizes == {()}:
+        shapes = ", ".join(sorted({str(np.shape(leaf)) for leaf in jax.tree.leaves(batches)}))
+        raise ValueError(
+            "problems (or over) and x0 must have arrays with one first axis, that of the batch; "
+            f"got shapes {shapes or 'of no arrays'}"
+        )
+    (size,) = sizes.pop()
+    return size
+
+
+def _raise_for(status: Status) -> None:
+    failed = np.flatnonzero(~status.ok)
+    if not failed.size:
+        return
+    some = ", ".join(map(str, failed[:10])) + (", …" if failed.size > 10 else "")
+    which = Status(jnp.asarray(status.code)[failed])
+    raise ConvergenceError(
+        f"{failed.size} of {np.size(status.code)} problems failed (numbers {some}): {which}; raise "
+        "max_steps, loosen tol, or pass Stop(on_failure='nan' or 'ignore')"
+    )

@@ -1,0 +1,231 @@
+"""Many problems at once: the answers of a loop, its derivatives, and what it costs."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxns
+from jaxns import batch
+from jaxns.fixed_point import Iteration, begin
+from jaxns.functions import L1, LeastSquares, SquaredL2
+
+PROBLEMS = """
+import jax, jax.numpy as jnp, numpy as np
+import jaxns
+from jaxns import batch
+from jaxns.functions import L1, LeastSquares
+jax.config.update("jax_enable_x64", True)
+random = np.random.default_rng(0)
+A, b = jnp.asarray(random.normal(size=(11, 20, 6))), jnp.asarray(random.normal(size=(11, 20)))
+penalties = jnp.linspace(0.1, 3.0, 11)
+
+def lasso(data):
+    A, b, penalty = data
+    return jaxns.Composite(LeastSquares(A, b), L1(penalty))
+
+def of(penalties, **options):
+    return batch.solve(lasso, over=(A, b, penalties), **options)
+
+alone = jnp.stack([jaxns.solve(lasso((A[i], b[i], penalties[i]))).x for i in range(11)])
+"""
+space: dict = {}
+exec(PROBLEMS, space)
+A, b, penalties, lasso, of, alone = (
+    space[name] for name in ("A", "b", "penalties", "lasso", "of", "alone")
+)
+
+
+@pytest.mark.parametrize(("width", "chunk"), [(1, 1000), (3, 7), (16, 50)])
+def test_the_answers_of_a_loop(width, chunk):
+    found = of(penalties, width=width, chunk=chunk)
+    np.testing.assert_allclose(found.x, alone, atol=1e-12)
+    assert found.steps.shape == found.residual.shape == found.status.code.shape == (11,)
+    assert len(set(found.steps.tolist())) > 1
+    assert np.all(found.status == jaxns.Status.CONVERGED)
+
+
+def test_a_batched_problem_and_a_warm_start():
+    problems = jax.vmap(lambda *data: lasso(data))(A, b, penalties)
+    found = batch.solve(problems, jaxns.ForwardBackward())
+    np.testing.assert_allclose(found.x, alone, atol=1e-12)
+    again = batch.solve(problems, jaxns.ForwardBackward(), found)
+    assert int(jnp.max(again.steps)) <= 3
+    np.testing.assert_allclose(again.x, alone, atol=1e-12)
+
+
+MODES = {
+    "implicit": jaxns.Implicit(),
+    "both": jaxns.Implicit(direction="both"),
+    "one step": jaxns.OneStep(400),
+    "piggyback": jaxns.Piggyback(),
+}
+
+
+@pytest.mark.parametrize(
+    "name", ["implicit", *(pytest.param(n, marks=pytest.mark.slow) for n in [*MODES][1:])]
+)
+def test_derivatives(name):
+    """Against central differences, for the data that items bring and for those that they share."""
+
+    def loss(data, scale):
+        def build(item):
+            A, b, penalty = item
+            return jaxns.Composite(LeastSquares(A, scale * b), L1(penalty))
+
+        x = batch.solve(build, over=data, mode=MODES[name], width=4, chunk=20).x
+        return jnp.sum(jnp.sin(x) * jnp.arange(66.0).reshape(11, 6))
+
+    data, scale = (A, b, penalties), jnp.asarray(1.1)
+    gradient = jax.grad(loss, argnums=(0, 1))(data, scale)
+    direction = jax.tree.map(
+        lambda leaf: jnp.asarray(np.random.default_rng(1).normal(size=leaf.shape)), (data, scale)
+    )
+    h = 1e-6
+    moved = [
+        loss(*jax.tree.map(lambda leaf, d, s=s: leaf + s * h * d, (data, scale), direction))
+        for s in (1, -1)
+    ]
+    along = sum(
+        jnp.vdot(g, d) for g, d in zip(*map(jax.tree.leaves, (gradient, direction)), strict=True)
+    )
+    np.testing.assert_allclose(along, (moved[0] - moved[1]) / (2 * h), rtol=1e-6)
+
+
+def test_cost_follows_the_sum_of_the_iterations():
+    """One slow lane of 64: evaluations of F are counted where they happen."""
+    evaluated = []
+
+    def step(theta, z):
+        jax.debug.callback(lambda lanes: evaluated.append(np.size(lanes)), z, ordered=False)
+        return theta * z + 1
+
+    def evaluations(loop):
+        iteration = Iteration(step) if loop is None else Iteration(step, loop=loop)
+        stop = jaxns.Stop(tol=1e-10, on_failure="ignore")
+
+        def run(theta):
+            return iteration.loop(iteration, theta, stop, begin(iteration, theta, 0.0, stop))
+
+        evaluated.clear()
+        ended = jax.jit(jax.vmap(run))(rates)
+        jax.effects_barrier()
+        return sum(evaluated), ended
+
+    rates = jnp.full(32, 0.5).at[17].set(0.9)
+    together, slow = evaluations(None)
+    leaving, fast = evaluations(batch.Compaction(16, 10))
+    np.testing.assert_array_equal(slow.progress.steps, fast.progress.steps)
+    np.testing.assert_array_equal(slow.image, fast.image)
+    total, slowest = int(slow.progress.steps.sum()), int(slow.progress.steps.max())
+    assert together == 32 * slowest
+    assert leaving < total + 32 * 10 + slowest  # a lane waits for less than a chunk; two at the end
+    assert leaving < together / 3
+
+
+def test_lanes_that_fail_are_named():
+    stop = jaxns.Stop(max_steps=20)
+    easy = penalties.at[jnp.array([1, 2, 5])].set(1e6)
+    with pytest.raises(jaxns.ConvergenceError, match=r"8 of 11 problems failed \(numbers 0, 3, 4"):
+        of(easy, stop=stop)
+    quiet = of(easy, stop=jaxns.Stop(max_steps=20, on_failure="nan"))
+    assert np.flatnonzero(np.isfinite(quiet.x).all(axis=1)).tolist() == [1, 2, 5]
+    inside = jax.jit(lambda p: of(p, stop=stop).x)(easy)
+    np.testing.assert_array_equal(inside, quiet.x)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "said"),
+    [
+        (lambda: of(penalties[:3]), ValueError, r"one first axis, that of the batch"),
+        (lambda: of(penalties, width=0), ValueError, "width"),
+        (lambda: of(penalties, chunk=2.5), TypeError, "chunk"),
+        (lambda: batch.solve(3.0, over=penalties), TypeError, "problems must be a function"),
+        (
+            lambda: batch.mesh(1000),
+            ValueError,
+            r"count must be between 1 and \d+, for \d+ cpu device",
+        ),
+        (lambda: batch.vmap(jnp.sin, np.ones(3)), TypeError, "mesh must be a jax.sharding.Mesh"),
+    ],
+)
+def test_wrong_arguments(call, error, said):
+    with pytest.raises(error, match=said):
+        call()
+
+
+def test_one_item_and_shared_data():
+    design, target = A[0], b[0]
+
+    def build(penalty):
+        return jaxns.Composite(LeastSquares(design, target), SquaredL2(penalty))
+
+    found = batch.solve(build, over=penalties[:1])
+    exact = jnp.linalg.solve(design.T @ design + penalties[0] * jnp.eye(6), design.T @ target)
+    np.testing.assert_allclose(found.x, exact[None], atol=1e-12)
+
+
+EIGHT = f"""{PROBLEMS}
+mesh = batch.mesh()
+assert mesh.size == 8
+np.testing.assert_allclose(of(penalties, mesh=mesh).x, alone, atol=1e-12)
+slope = lambda p, mesh: jax.grad(lambda p: jnp.sum(of(p, mesh=mesh).x ** 2))(p)
+np.testing.assert_allclose(slope(penalties, mesh), slope(penalties, None), atol=1e-12)
+def eight(*data):
+    return batch.solve(lasso, over=data, mesh=mesh).x
+
+compiled = jax.jit(eight).lower(A[:8], b[:8], penalties[:8]).compile().as_text()
+assert "while" in compiled
+assert not any(word in compiled for word in ("all-reduce", "all-gather", "collective-permute"))
+print("all close")
+"""
+
+
+def python(program, **environment):
+    return subprocess.Popen(
+        [sys.executable, "-c", program],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_eight_devices():
+    """A batch that they do not divide; no device waits for another inside a loop."""
+    flags = "--xla_force_host_platform_device_count=8"
+    out, error = python(EIGHT, XLA_FLAGS=flags).communicate(timeout=240)
+    assert out.strip() == "all close", error
+
+
+TWO = f"""
+import sys, jax
+jax.distributed.initialize("127.0.0.1:" + sys.argv[1], 2, int(sys.argv[2]))
+{PROBLEMS}
+assert jax.process_count() == 2
+found = of(penalties, mesh=batch.mesh())
+np.testing.assert_allclose(found.x, alone, atol=1e-12)
+assert found.steps.shape == (11,)
+print("all close")
+"""
+
+
+@pytest.mark.slow
+def test_two_hosts():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = TWO.replace("sys.argv[1]", repr(str(port)))
+    flags = "--xla_force_host_platform_device_count=2"
+    hosts = [
+        python(program.replace("int(sys.argv[2])", str(host)), XLA_FLAGS=flags) for host in range(2)
+    ]
+    for host in hosts:
+        out, error = host.communicate(timeout=240)
+        assert out.strip().endswith("all close"), error
