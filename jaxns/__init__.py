@@ -6,6 +6,9 @@ Four questions, four arguments: what is solved (a problem, made of functions), h
 it stops (a `Stop`), and how it is differentiated (a mode).
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from jaxns import _conflict, batch, bilevel, functions, nonsmooth, problems
 from jaxns.divergence import sinkhorn_divergence
 from jaxns.fixed_point import ConvergenceError, Solution, Status, Stop
@@ -36,9 +39,20 @@ from jaxns.solvers.stochastic_gradient import Decreasing
 from jaxns.struct import static, struct
 from jaxns.trust import Certificate, Record, certify, one_sided, with_report
 
+if TYPE_CHECKING:
+    from jaxns import optimizers
+
 _conflict.check()
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """`jaxns.optimizers` when it is asked for: it imports optax."""
+    if name == "optimizers":
+        return importlib.import_module("jaxns.optimizers")
+    raise AttributeError(f"module 'jaxns' has no attribute {name!r}")
+
 
 __all__ = [
     # what is solved
@@ -92,6 +106,8 @@ __all__ = [
     "bilevel",
     # many at once
     "batch",
+    # training
+    "optimizers",
     # the verbs
     "Path",
     "derivative_path",

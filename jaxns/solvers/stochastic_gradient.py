@@ -16,17 +16,22 @@ from jaxns.tree import Tree
 
 @struct
 class Decreasing:
-    """The stepsizes c/(k + k₀) of k = 0, 1, …: with c μ > 1, ‖x_k − x*‖² decreases like 1/k."""
+    """The stepsizes c/(k + k₀)^power of k = 0, 1, …, also a schedule for optax.
+
+    With power 1 and c μ > 1, ‖x_k − x*‖² decreases like 1/k.
+    """
 
     c: float | Array
     k0: float | Array
+    power: float | Array = 1.0
 
     def __post_init__(self) -> None:
         settle(self, "c", validate.positive("c", validate.scalar("c", self.c)))
         settle(self, "k0", validate.positive("k0", validate.scalar("k0", self.k0)))
+        settle(self, "power", validate.positive("power", validate.scalar("power", self.power)))
 
     def __call__(self, k: Any) -> Array:
-        return self.c / (k + self.k0)
+        return self.c / (k + self.k0) ** self.power
 
 
 @struct
