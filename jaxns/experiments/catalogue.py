@@ -8,6 +8,8 @@ NAMES = (
     "bilevel_bound",
     "derivative_convergence",
     "heavy_ball",
+    "inexact_subgradient",
+    "innaprop_digits",
     "interior_point_one_step",
     "kink_programs",
     "monotone_inclusions",

@@ -14,6 +14,7 @@ import optax
 from jax import Array, lax
 
 from jaxns import tree, validate
+from jaxns.optimizers.buffers import cast
 from jaxns.tree import Tree
 
 Adversary = Callable[[Any, Tree], Tree]  # (x, v) -> a direction: any length, cut to 1
@@ -34,7 +35,8 @@ def perturbed(
     towards = opposing if adversary is None else adversary
 
     def update(updates: Tree, state: Any, params: Tree | None = None) -> tuple[Tree, Any]:
-        return tree.add(updates, tree.scale(eps, _cut(towards(params, updates)))), state
+        error = tree.scale(eps, _cut(towards(params, updates)))
+        return cast(tree.add(updates, error), updates), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
