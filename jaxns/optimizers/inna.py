@@ -78,7 +78,9 @@ def at_rest(theta: Tree, alpha: Any, beta: Any) -> Tree:
     return cast(tree.scale(1 - alpha * beta, theta), theta)
 
 
-def phase_step(theta: Tree, psi: Tree, v: Tree, gamma: Any, alpha: Any, beta: Any) -> tuple:
+def phase_step(
+    theta: Tree, psi: Tree, v: Tree, gamma: Any, alpha: Any, beta: Any
+) -> tuple[Tree, Tree]:
     """One Euler step of the phase form: (θ⁺ − θ, ψ⁺). Any γ will do, γ ≥ β too."""
     p = jax.tree.map(lambda th, ps: (1 / beta - alpha) * th - ps / beta, theta, psi)
     move = tree.scale(gamma, tree.axpy(-beta, v, p))
