@@ -42,7 +42,7 @@ class Settings(Base):
     """
 
     steps: Annotated[int, Field(ge=1000)] = 100_000
-    powers: Two = (1.5, 2.0, 3.0, 4.0)
+    powers: tuple[Annotated[float, Field(gt=1)], ...] = (1.5, 2.0, 3.0, 4.0)
     eps: Two = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
     constant: Two = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
     floors: Two = (0.02, 0.05, 0.1)
