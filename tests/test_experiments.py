@@ -19,7 +19,7 @@ pytest.importorskip("sklearn")
 
 import jaxns
 from jaxns.cli import main
-from jaxns.experiments import catalogue, closed_form, config, session
+from jaxns.experiments import catalogue, closed_form, config, notebook, session
 from jaxns.experiments.data import diabetes
 from jaxns.experiments.holdout import HoldOut
 from jaxns.experiments.loading import load
@@ -288,6 +288,17 @@ def test_list(capsys):
 def test_wrong_arguments(arguments, said, capsys):
     assert main(["run", *arguments]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_in_a_notebook():
+    seen = notebook.see(CONFIGS / "heavy_ball.toml", "steps=8", reduced=False)
+    shown, said = seen._repr_html_(), repr(seen)
+    assert seen.table.title in said
+    assert f"of {len(seen.checks)} checks met" in said
+    assert shown.count("<tr>") == 1 + len(seen.table.rows)
+    assert shown.count("<li>") == len(seen.checks)
+    assert "not met" in shown
+    assert seen.figure().axes
 
 
 @pytest.mark.parametrize(
