@@ -1,4 +1,4 @@
-"""The command line: `jaxns list` and `jaxns run CONFIG.toml … [--set key=value …]`."""
+"""The command line: `jaxns list`, `jaxns run CONFIG.toml …`, `jaxns report`."""
 
 import argparse
 import importlib.util
@@ -19,6 +19,7 @@ examples:
   jaxns run configs/diabetes_lasso.toml --set outer.steps=10 --set data.degree=1 --out try
   jaxns run configs/derivative_convergence_lasso.toml --set precision=float32
   jaxns run --all --reduced --budget 20m
+  jaxns run --all && jaxns report
   jaxns run configs/derivative_convergence_lasso.toml --set device=gpu --set mesh.batch=8
 
 A run leaves DIR/result.json (everything computed, with its provenance), table.csv, figure.png and
@@ -99,7 +100,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     listing = commands.add_parser("list", help="the configs there are, and what each shows")
     listing.set_defaults(command=_list)
-    for command in (run, listing):
+    report = commands.add_parser(
+        "report",
+        help="a page of what was reproduced, from what jaxns run --all left in results",
+        description="Write a page of Markdown from the records that jaxns run --all left.",
+    )
+    report.set_defaults(command=_report)
+    report.add_argument(
+        "--results", type=Path, default=Path("results"), metavar="DIR", help="default: results"
+    )
+    report.add_argument("--out", type=Path, default=Path("docs/reproduction.md"), metavar="FILE")
+    for command in (run, listing, report):
         command.add_argument(
             "--folder", type=Path, default=Path("configs"), metavar="DIR", help="default: configs"
         )
@@ -110,6 +121,16 @@ def _list(arguments: argparse.Namespace) -> int:
     from jaxns.experiments.terminal import show_list
 
     show_list(_configs(arguments.folder))
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from jaxns.experiments.report import page
+
+    remarks = arguments.folder / "not_reproduced.md"
+    text = remarks.read_text(encoding="utf-8") if remarks.exists() else ""
+    configs = _configs(arguments.folder)
+    arguments.out.write_text(page(configs, arguments.results, text), encoding="utf-8")
     return 0
 
 

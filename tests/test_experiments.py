@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -290,6 +291,34 @@ def test_wrong_arguments(arguments, said, capsys):
     assert said in capsys.readouterr().err
 
 
+def test_the_page_of_what_is_reproduced(lasso, tmp_path, capsys):
+    """From records: a line that is not met stands there as such."""
+    folder, results = tmp_path / "configs", tmp_path / "results"
+    (results / "diabetes_lasso").mkdir(parents=True)
+    folder.mkdir()
+    shutil.copy(LASSO, folder)
+    arguments = ["report", "--folder", str(folder), "--results", str(results)]
+    assert main([*arguments, "--out", str(tmp_path / "page.md")]) == 1
+    assert "jaxns run --all writes it" in capsys.readouterr().err
+    checks = [*lasso["checks"], {"claim": "|x| < 1", "measured": "2", "met": False}]
+    record = json.dumps({**lasso, "checks": checks})
+    (results / "diabetes_lasso" / "result.json").write_text(record)
+    (folder / "not_reproduced.md").write_text("## Not here\n")
+    assert main([*arguments, "--out", str(tmp_path / "page.md")]) == 0
+    page = (tmp_path / "page.md").read_text()
+    assert f"{len(checks) - 1} of {len(checks)} |" in page
+    assert r"| **not met** | \|x\| < 1 | 2 |" in page
+    assert page.endswith("## Not here\n")
+    assert all(version in page for version in (jaxns.__version__, jax.__version__))
+
+
+def test_the_page_in_the_documentation_is_of_these_configs():
+    page = (CONFIGS.parent / "docs" / "reproduction.md").read_text()
+    for path in CONFIGS.glob("*.toml"):
+        assert f"(#{path.stem})" in page, "jaxns run --all && jaxns report"
+        assert load(path).title in page
+
+
 def test_in_a_notebook():
     seen = notebook.see(CONFIGS / "heavy_ball.toml", "steps=8", reduced=False)
     shown, said = seen._repr_html_(), repr(seen)
@@ -322,10 +351,22 @@ def test_two_hosts_of_two_devices_have_the_numbers_of_one(convergence, tmp_path)
         address = f"127.0.0.1:{free.getsockname()[1]}"
     path = str(CONFIGS / "derivative_convergence_lasso.toml")
     sets = ["--set", "repetitions=5", "--set", "perturbations=5", "--set", "mesh.batch=4"]
+    sets += ["--out", str(tmp_path)]
     hosts = [
         subprocess.Popen(
-            [sys.executable, "-m", "jaxns", "run", path, *sets]
-            + ["--out", str(tmp_path), "--hosts", address, "2", host],
+            [
+                sys.executable,
+                "-m",
+                "jaxns",
+                "run",
+                path,
+                *sets,
+                *out,
+                "--hosts",
+                address,
+                "2",
+                host,
+            ],
             env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -24,6 +24,7 @@ class Base(Section):
     """What every config says.
 
     title: in one line.   paper: and figure.   minutes: on two cores, about.
+    limits: what of the paper is not here, and why.
     device: by default what JAX prefers.   mesh: of several such devices, also of several hosts.
     reduced: overrides (dotted keys) for a run in seconds that makes the same checks.
     """
@@ -31,6 +32,7 @@ class Base(Section):
     experiment: str
     title: str
     paper: str = ""
+    limits: str = ""
     minutes: Positive = 1.0
     precision: Precision = "float64"
     device: Literal["cpu", "gpu", "tpu"] | None = None

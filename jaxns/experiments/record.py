@@ -20,11 +20,18 @@ from jaxns.experiments.reporting import Check, Table
 PACKAGES = ("jax", "jaxlib", "optax", "numpy", "scikit-learn", "matplotlib", "pydantic")
 
 
-def write(path: Path, settings: Base, result: Any, table: Table, checks: tuple[Check, ...]) -> Path:
+def write(
+    path: Path,
+    settings: Base,
+    result: Any,
+    table: Table,
+    checks: tuple[Check, ...],
+    seconds: float,
+) -> Path:
     """Write everything as JSON (not-a-number and infinity as null)."""
     content = {
         "config": settings.model_dump(),
-        "provenance": provenance(settings),
+        "provenance": {**provenance(settings), "seconds": round(seconds, 1)},
         "checks": checks,
         "table": table,
         "result": result,
