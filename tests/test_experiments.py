@@ -361,7 +361,6 @@ def test_two_hosts_of_two_devices_have_the_numbers_of_one(convergence, tmp_path)
                 "run",
                 path,
                 *sets,
-                *out,
                 "--hosts",
                 address,
                 "2",

@@ -26,12 +26,20 @@ def write(
     result: Any,
     table: Table,
     checks: tuple[Check, ...],
-    seconds: float,
+    spent: tuple[float, float],
 ) -> Path:
-    """Write everything as JSON (not-a-number and infinity as null)."""
+    """Write everything as JSON (not-a-number and infinity as null).
+
+    spent: seconds on the clock, and of the processor.
+    """
+    seconds, cpu_seconds = (round(time, 1) for time in spent)
     content = {
         "config": settings.model_dump(),
-        "provenance": {**provenance(settings), "seconds": round(seconds, 1)},
+        "provenance": {
+            **provenance(settings),
+            "seconds": seconds,
+            "cpu_seconds": cpu_seconds,
+        },
         "checks": checks,
         "table": table,
         "result": result,

@@ -26,9 +26,10 @@ def page(configs: Mapping[Path, Any], results: Path, remarks: str) -> str:
     provenance = [record["provenance"] for record in records.values()]
     versions = sorted({_versions(run) for run in provenance})
     devices = sorted({run["device"] for run in provenance})
-    minutes = sum(run["seconds"] for run in provenance) / 60
+    minutes = sum(run["cpu_seconds"] for run in provenance) / 60
     ran = (
-        f"Ran on {', '.join(devices)}, with {'; '.join(versions)}: {minutes:.0f} minutes in all.\n"
+        f"Ran on {', '.join(devices)}, with {'; '.join(versions)}; "
+        f"{minutes:.0f} minutes of processor time in all.\n"
     )
     lines = ["| paper | what it shows | command | lines met |", "|---|---|---|---|"]
     for path, config in configs.items():
@@ -57,7 +58,7 @@ def _section(path: Path, config: Any, record: dict[str, Any]) -> str:
         f'<a id="{path.stem}"></a>',
         f"## {config.title}",
         "",
-        f"{config.paper}. {run['precision']}, {run['seconds']:.0f} s.",
+        f"{config.paper}. {run['precision']}, {run['cpu_seconds']:.0f} s of processor time.",
         "",
         "| | to be shown | measured |",
         "|---|---|---|",

@@ -38,7 +38,7 @@ def run(settings: Base, out: Path, report: Report) -> Outcome:
     is changed. A run that was interrupted goes on from the units that it had finished. With several
     hosts each of them calls this, and the first one writes.
     """
-    experiment, began = catalogue.find(settings.experiment), time.monotonic()
+    experiment, began = catalogue.find(settings.experiment), (time.monotonic(), time.process_time())
     mesh, device = _devices(settings)
     out.mkdir(parents=True, exist_ok=True)  # before the work, so that a bad path fails early
     session = Session(report, out, settings, mesh)
@@ -48,9 +48,9 @@ def run(settings: Base, out: Path, report: Report) -> Outcome:
     if jax.process_index() > 0:
         session.close()
         return Outcome(table, checks, ())
-    seconds = time.monotonic() - began
+    spent = time.monotonic() - began[0], time.process_time() - began[1]
     written = (
-        record.write(out / "result.json", settings, result, table, checks, seconds),
+        record.write(out / "result.json", settings, result, table, checks, spent),
         _write_csv(out / "table.csv", experiment.tidy(result)),
         *style.save(experiment.draw, result, out / "figure"),
     )
