@@ -17,7 +17,7 @@ jax.config.update("jax_enable_x64", True)
 if os.environ.get("JAXNS_OPTIMIZE") is None:  # compiling is most of what the suite does
     jax.config.update("jax_disable_most_optimizations", True)
 
-SLOW, LONG = (  # beside those that say so themselves: more than 4 s and 14 s when all were timed
+SLOW, LONG = (  # beside those that say so themselves: more than 3 s and 14 s when all were timed
     frozenset((Path(__file__).parent / name).read_text(encoding="utf-8").splitlines())
     for name in ("slow_tests.txt", "long_tests.txt")
 )
