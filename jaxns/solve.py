@@ -39,6 +39,8 @@ class Solver(Protocol):
         no such method, where it is not known. See `jaxns.solvers.kinks`.
     estimate(problem, z, control): the same two functions, approximately, from what the run that
         ended with `control` has learned: a quasi-Newton matrix. `Shine` takes it as it is.
+    sequential: True where a step has factorisations or loops of its own, which on a CPU are done
+        sooner for one problem after another than side by side; see `jaxns.batch.solve`.
     noisy: True where `advance` draws at random, so that no residual tells when it has converged.
     """
 

@@ -26,6 +26,11 @@ def mesh(count: int | None = None, backend: str | None = None) -> Mesh:
     return Mesh(np.array(devices[:count]), (AXIS,))
 
 
+def one_by_one(f: Callable) -> Callable:
+    """What `jax.vmap(f)` computes, one item after another."""
+    return lambda *batches: lax.map(lambda items: f(*items), batches)
+
+
 def vmap(f: Callable, mesh: Mesh | None = None) -> Callable:
     """`jax.vmap(f)`, with the batch spread over the devices of a mesh, each working alone.
 
@@ -37,27 +42,31 @@ def vmap(f: Callable, mesh: Mesh | None = None) -> Callable:
     With several hosts (`jax.distributed`) every process calls this with the same arguments, and has
     the whole result.
     """
+    return spread(f, mesh, jax.vmap)
+
+
+def spread(f: Callable, mesh: Mesh | None, each: Callable) -> Callable:
+    """`vmap`, with a choice of how the items of one device are run: jax.vmap or `one_by_one`."""
     if mesh is None:
-        return jax.vmap(f)
+        return each(f)
     if not isinstance(mesh, Mesh):
         raise TypeError(f"mesh must be a jax.sharding.Mesh, got {type(mesh).__name__}")
     if len(mesh.axis_names) != 1:
         raise ValueError(f"mesh must have one axis, that of the batch, got {mesh.axis_names}")
     spec, devices = PartitionSpec(*mesh.axis_names), mesh.size
-    mapped = jax.vmap(f)
     if mesh.devices.flat[0].platform == "cpu":
-        # One item after another: batched calls of LAPACK by as many devices as there are threads
-        # wait for each other for ever.
-        mapped = lambda *batches: lax.map(lambda items: f(*items), batches)  # noqa: E731
-    spread = jax.jit(
-        jax.shard_map(mapped, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+        # Batched calls of LAPACK, by as many devices as there are threads, wait for each other for
+        # ever.
+        each = one_by_one
+    on_all = jax.jit(
+        jax.shard_map(each(f), mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
     )
 
     def call(*batches: Any) -> Any:
         size = np.shape(jax.tree.leaves(batches)[0])[0]
         rows = np.minimum(np.arange(-(-size // devices) * devices), size - 1)
         filled = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], batches)
-        return jax.tree.map(lambda leaf: leaf[:size], gathered(spread(*filled)))
+        return jax.tree.map(lambda leaf: leaf[:size], gathered(on_all(*filled)))
 
     return call
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxns import validate
-from jaxns.batch.devices import vmap
+from jaxns.batch.devices import one_by_one, spread
 from jaxns.batch.lanes import Compaction
 from jaxns.fixed_point import ConvergenceError, Solution, Status, Stop
 from jaxns.modes import Implicit, Mode
@@ -41,8 +41,8 @@ def solve(
     over: what the items are: a pytree of arrays with that first axis.
     x0: a start for each, with that first axis too (or the `Solution` of an earlier batch).
     solver, mode, stop: as for `jaxns.solve`, one for all.
-    width: how many run side by side; by default 16 on a CPU, where more do not fit into the cache,
-        and elsewhere 65 536.   chunk: steps after which lanes are exchanged.
+    width: how many run side by side; by default 65 536, but on a CPU 16, or 1 where the solver says
+        that its steps are `sequential`.   chunk: steps after which lanes are exchanged.
     mesh: devices over which the batch is spread, see `jaxns.batch.mesh`; each works alone. The
         number of problems need not be a multiple of theirs.
 
@@ -50,11 +50,9 @@ def solve(
     `ConvergenceError` names the lanes that failed.
     """
     check(solver, mode, stop)
-    width = _width() if width is None else validate.integer("width", width)
-    loop = Compaction(
-        int(validate.positive("width", width)),
-        int(validate.positive("chunk", validate.integer("chunk", chunk))),
-    )
+    if width is not None:
+        width = int(validate.positive("width", validate.integer("width", width)))
+    chunk = int(validate.positive("chunk", validate.integer("chunk", chunk)))
     quiet = replace(stop, on_failure="nan") if stop.on_failure == "raise" else stop
     build: Callable[[Any], Any] = problems
     if over is None:
@@ -65,20 +63,31 @@ def solve(
             f"lambda penalty: Composite(f, L1(penalty)), got {type(problems).__name__}"
         )
     validate_batch(over, x0)
+    width = _width(solver, build, over) if width is None else width
+    loop = Compaction(width, chunk)
 
     def one(item, start):
         run = set_up(build(item), solver, start)
         compacting = dataclasses.replace(run.iteration, loop=loop)
         return complete(run._replace(iteration=compacting), mode, quiet)
 
-    found = vmap(one, mesh)(over, x0)
+    found = spread(one, mesh, one_by_one if width == 1 else jax.vmap)(over, x0)
     if stop.on_failure == "raise" and validate.is_known(found.status.code):
         _raise_for(found.status)
     return found
 
 
-def _width() -> int:
-    return 16 if jax.default_backend() == "cpu" else 65_536
+def _width(solver: Any, build: Callable[[Any], Any], over: Tree) -> int:
+    if jax.default_backend() != "cpu":
+        return 65_536
+    seen = [solver]
+
+    def look(item):
+        seen[0] = build(item).default_solver()
+
+    if solver is None:
+        jax.eval_shape(jax.vmap(look), over)
+    return 1 if getattr(seen[0], "sequential", False) else 16
 
 
 def validate_batch(*batches: Tree) -> int:

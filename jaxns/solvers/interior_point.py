@@ -1,6 +1,6 @@
 """Primal-dual interior point for quadratic programs."""
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -63,6 +63,8 @@ class InteriorPoint:
 
     fraction: in (0, 1).
     """
+
+    sequential: ClassVar[bool] = True
 
     fraction: float | Array = 0.995
 

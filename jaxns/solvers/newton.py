@@ -1,6 +1,6 @@
 """Newton's method: damped for smooth problems and equations, semismooth for composite ones."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from jax import Array
 
@@ -45,6 +45,8 @@ class Newton:
         factorises systems of up to about 2000 unknowns.
     stepsize: α, as for `ForwardBackward`, where g has kinks.
     """
+
+    sequential: ClassVar[bool] = True
 
     linear: str = static(default="auto")
     stepsize: float | Array | None = None

@@ -1,6 +1,6 @@
 """Proximal Newton: a quadratic model of f, and g as it is."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -77,6 +77,8 @@ class ProximalNewton:
 
     stepsize: α, as for `ForwardBackward`.   linear: as for `Newton`.
     """
+
+    sequential: ClassVar[bool] = True
 
     stepsize: float | Array | None = None
     linear: str = static(default="auto")

@@ -53,6 +53,11 @@ class Sinkhorn:
 
     acceleration: bool = static(default=True)
 
+    @property
+    def sequential(self) -> bool:
+        """Newton's steps have a factorisation; Sinkhorn's are elementwise."""
+        return self.acceleration
+
     def prepare(self, problem: Any, x0: Array) -> "Sinkhorn":
         if not hasattr(problem, "potential"):
             name = type(problem).__name__
