@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from jaxns import _conflict, batch, bilevel, functions, nonsmooth, problems
+from jaxns import _conflict, bilevel, flows, functions, nonsmooth, optimizers, problems
 from jaxns.divergence import sinkhorn_divergence
 from jaxns.fixed_point import ConvergenceError, Solution, Status, Stop
 from jaxns.modes import Auto, Implicit, OneStep, Piggyback, Probe, Shine
@@ -108,6 +109,9 @@ __all__ = [
     "batch",
     # training
     "optimizers",
+    # training, and differential equations
+    "optimizers",
+    "flows",
     # the verbs
     "Path",
     "derivative_path",

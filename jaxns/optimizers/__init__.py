@@ -15,4 +15,22 @@ __all__ = [
     "innaprop",
     "subgradient",
     "inexact",
+"""Optimisers for training, as transformations of optax, which is imported when one is made."""
+
+from jaxns.optimizers.cubic import CubicStep, cubic_step
+from jaxns.optimizers.newton_summary import SummaryState, newton_summary
+from jaxns.optimizers.partition import Partition, partition
+from jaxns.optimizers.summaries import Summary, summaries
+
+__all__ = [
+    # one learning rate per group of parameters, by Newton's method
+    "newton_summary",
+    "SummaryState",
+    # what it is made of
+    "partition",
+    "Partition",
+    "summaries",
+    "Summary",
+    "cubic_step",
+    "CubicStep",
 ]
