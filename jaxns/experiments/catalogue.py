@@ -7,6 +7,7 @@ from jaxns.experiments.reporting import Experiment
 NAMES = (
     "bilevel_bound",
     "derivative_convergence",
+    "flow_sensitivities",
     "heavy_ball",
     "inexact_subgradient",
     "innaprop_digits",
@@ -14,6 +15,7 @@ NAMES = (
     "kink_programs",
     "monotone_inclusions",
     "newton_one_step",
+    "newton_summary",
     "penalty_selection",
     "sgd_derivatives",
     "shine",
