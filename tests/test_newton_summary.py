@@ -47,18 +47,21 @@ def step_of(loss, params, u, groups, rates):
     return jax.tree.map(jnp.multiply, I.spread(eta, params), u)
 
 
+@pytest.mark.parametrize("groups", GROUPS, ids=str)
+def test_partitions(groups):
+    I = partition(PARAMS, OWN if groups == "own" else groups)
+    eta = jnp.arange(I.S) + 1.0
+    np.testing.assert_array_equal(ravel_pytree(I.spread(eta, PARAMS))[0], GROUPS[groups] + 1)
+    assert max(GROUPS[groups]) + 1 == I.S
+
+
 def test_summaries_are_the_matrices_of_the_paper():
+    """For groups of whole tensors and parts of them; all at once, and a batch at a time."""
     flat, unravel = ravel_pytree(PARAMS)
-    u = np.asarray(ravel_pytree(U)[0])
     gradient, hessian, third = derivatives(lambda theta: loss(unravel(theta)))(flat)
-
-    @jax.jit
-    def every(params):
-        own = {"own": OWN}
-        return [summaries(loss, params, U, own.get(name, name)) for name in GROUPS]
-
-    for found, labels in zip(every(PARAMS), GROUPS.values(), strict=True):
-        uI = u[:, None] * np.eye(labels.max() + 1)[labels]
+    uI = np.asarray(ravel_pytree(U)[0])[:, None] * np.eye(4)[GROUPS["own"]]
+    both = jax.jit(lambda p: [summaries(loss, p, U, OWN, batch) for batch in (None, 3)])
+    for found in both(PARAMS):
         np.testing.assert_allclose(found.g, uI.T @ gradient, rtol=0, atol=1e-12)
         np.testing.assert_allclose(found.H, uI.T @ hessian @ uI, rtol=0, atol=1e-12)
         d3 = np.einsum("abc,as,bs,cs->s", third, uI, uI, uI, optimize=True)
@@ -67,12 +70,6 @@ def test_summaries_are_the_matrices_of_the_paper():
 
 def derivatives(f):
     return jax.jit(lambda x: (jax.grad(f)(x), jax.hessian(f)(x), jax.jacfwd(jax.hessian(f))(x)))
-
-
-def test_a_batch_of_groups_at_a_time_is_the_same():
-    both = jax.jit(lambda p: [summaries(loss, p, U, batch=batch) for batch in (None, 3)])
-    for whole, some in zip(*both(PARAMS), strict=True):
-        np.testing.assert_allclose(some, whole, rtol=1e-12, atol=1e-14)
 
 
 def test_one_group_is_cauchy_and_one_per_entry_is_newton():
@@ -108,7 +105,7 @@ def value(eta, H, g, d3, lam):
 def test_the_step_is_the_global_minimiser_of_the_cubic_model():
     """Also where H is indefinite; among the local minimisers that are found from many starts."""
     lam, S = 3.0, 3
-    H, g, d3 = models(S, 24)
+    H, g, d3 = models(S, 12)
     found = jax.jit(jax.vmap(partial(cubic_step, lam=lam)))(H, g, d3)
     assert found.solved.all()
     indefinite = 0
@@ -124,11 +121,11 @@ def test_the_step_is_the_global_minimiser_of_the_cubic_model():
         scale = np.linalg.norm(eta)
         best = min(
             minimize(value, start, (h, gi, d, lam), tol=1e-12).fun
-            for start in (2 * scale * random.normal(size=(8, S)))
+            for start in (2 * scale * random.normal(size=(6, S)))
         )
         mine = value(np.asarray(eta), h, gi, d, lam)
         assert mine <= best + 1e-8 * abs(best)
-    assert 6 <= indefinite <= 22
+    assert 3 <= indefinite <= 11
 
 
 @pytest.mark.parametrize(
@@ -141,6 +138,7 @@ def test_the_step_is_the_global_minimiser_of_the_cubic_model():
         ([[2, 0], [0, 1]], [1, 1], [0, 0], 1.0, True),
         ([[2, 0], [0, -1]], [1, 0], [1, 1], 1.0, False),  # the hard case
         ([[2, 0], [0, 1]], [0, 0], [1, 1], 1.0, True),
+        ([[2, 0], [0, 0]], [1, 0], [1, 0], 1.0, True),  # nothing depends on the second
         ([[2, 0], [0, np.nan]], [1, 1], [1, 1], 1.0, False),
         ([[2, 0], [0, 1]], [1, np.inf], [1, 1], 1.0, False),
     ],
@@ -195,11 +193,12 @@ def steps_along_the_gradient(w):
         there = jax.tree.map(lambda a, eta, u: a * eta * u, SCALES, there, u_w)
         return [ravel_pytree(t)[0] for t in (jax.tree.map(jnp.multiply, here, u_theta), there)]
 
-    return {name: steps(rates) for name, rates in RATES.items()}, of_theta
+    etas = {name: rates(of_theta) for name, rates in RATES.items()}
+    return {name: steps(rates) for name, rates in RATES.items()}, of_theta, etas
 
 
 def test_the_step_does_not_depend_on_units_unless_there_is_a_ridge():
-    steps, _ = steps_along_the_gradient(PARAMS)
+    steps, *_ = steps_along_the_gradient(PARAMS)
     differences = {
         name: float(np.linalg.norm(there - here) / np.linalg.norm(here))
         for name, (here, there) in steps.items()
@@ -210,9 +209,9 @@ def test_the_step_does_not_depend_on_units_unless_there_is_a_ridge():
 
 
 def test_a_diagonal_model_is_minimised_by_another_step():
-    s = steps_along_the_gradient(PARAMS)[1]
+    _, s, eta = steps_along_the_gradient(PARAMS)
     full, rough = (
-        value(np.asarray(RATES[name](s)), *map(np.asarray, s[:2]), np.abs(s.d3), 1.0)
+        value(np.asarray(eta[name]), *map(np.asarray, s[:2]), np.abs(s.d3), 1.0)
         for name in ("cubic", "diagonal")
     )
     assert full < 0
@@ -233,6 +232,7 @@ def run(optimizer, params, loss, steps):
     return history
 
 
+@pytest.mark.slow
 def test_a_trajectory_does_not_depend_on_units():
     start = in_units(PARAMS)
     optimizer = newton_summary(period=2, damping=0.5, average=2, momentum=0.3)
@@ -299,6 +299,7 @@ def test_a_model_without_a_step(on_failure, moves):
     assert float(params["w"]) == pytest.approx(0.5**moves)
 
 
+@pytest.mark.slow
 def test_float32_parameters_and_many_starts_at_once():
     def final(seed):
         keys = jax.random.split(jax.random.key(seed), 3)

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.scipy.linalg import cho_solve
@@ -31,6 +32,7 @@ def cubic_step(H: Array, g: Array, d3: Array, lam: float | Array = 1.0) -> Cubic
     There is no such step, and `solved` says so, where the model is unbounded below (H is not
     positive definite on the groups where D is 0, or λ = 0 and H is not positive definite), in the
     hard case (g without a component where H is most negative), and for numbers that are not finite.
+    A group on which nothing depends (its row of H, g and d3 are 0) does not move.
 
     H: (S, S), symmetric.   g, d3: (S,).   lam: λ ≥ 0; with 0 the step is Newton's, H⁻¹g.
     Computed in float64 where JAX has it enabled, whatever the arguments' type. The step is a
@@ -43,7 +45,14 @@ def cubic_step(H: Array, g: Array, d3: Array, lam: float | Array = 1.0) -> Cubic
         raise ValueError(
             f"H, g, d3 must have shapes (S, S), (S,), (S,), got {H.shape}, {g.shape}, {d3.shape}"
         )
+    return _bisect(H, g, d3, lam)
+
+
+@jax.jit
+def _bisect(H: Array, g: Array, d3: Array, lam: Array) -> CubicStep:
     D = jnp.cbrt(jnp.abs(d3))
+    idle = (g == 0) & (D == 0) & jnp.all(H == 0, axis=1)
+    H = H + jnp.diag(idle.astype(H.dtype))  # any η_s will do there: 0
 
     def at(x: Array) -> tuple[Array, Array]:
         """η for a given x, and whether the matrix is positive definite."""
@@ -60,8 +69,8 @@ def cubic_step(H: Array, g: Array, d3: Array, lam: float | Array = 1.0) -> Cubic
         small = too_small(middle)
         return jnp.where(small, middle, low), jnp.where(small, high, middle)
 
-    precision = jnp.finfo(wide)
-    ends = jnp.asarray(precision.tiny, wide) ** 0.5, jnp.asarray(precision.max, wide) ** 0.25
+    precision = jnp.finfo(g.dtype)
+    ends = jnp.asarray(precision.tiny, g.dtype) ** 0.5, jnp.asarray(precision.max, g.dtype) ** 0.25
     _, r = lax.fori_loop(0, precision.bits + 16, halve, ends)
     eta, definite = at(r)
     length = jnp.linalg.norm(D * eta)
