@@ -217,7 +217,10 @@ def test_the_solution_has_two_one_sided_derivatives():
         return jaxns.solve(lasso, solver, mode=jaxns.Implicit(direction="both")).x[0]
 
     for direction, slope in [(1.0, 0.0), (-1.0, 1.0)]:
-        np.testing.assert_allclose(directional_derivative(solution, 1.0, direction), slope)
+        found = directional_derivative(solution, 1.0, direction, method="nearby")
+        np.testing.assert_allclose(found, slope)
+    with pytest.raises(NotImplementedError, match="method='nearby'"):
+        directional_derivative(solution, 1.0, 1.0)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

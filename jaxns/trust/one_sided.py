@@ -45,8 +45,10 @@ def one_sided(
     def x(theta):
         return solve(build(theta), solver, x0, mode=mode, stop=stop).x
 
-    back = directional_derivative(x, theta, tree.scale(-1, direction), step)
-    return tree.scale(-1, back), directional_derivative(x, theta, direction, step)
+    def derivative(direction: Tree) -> Tree:
+        return directional_derivative(x, theta, direction, step, method="nearby")
+
+    return tree.scale(-1, derivative(tree.scale(-1, direction))), derivative(direction)
 
 
 def _floating(leaf: Any) -> Any:
