@@ -38,7 +38,15 @@ from jaxns.solvers import (
 )
 from jaxns.solvers.stochastic_gradient import Decreasing
 from jaxns.struct import static, struct
-from jaxns.trust import Certificate, Record, certify, one_sided, with_report
+from jaxns.trust import (
+    Certificate,
+    GradientCost,
+    Record,
+    certify,
+    gradient_cost,
+    one_sided,
+    with_report,
+)
 
 if TYPE_CHECKING:
     from jaxns import optimizers
@@ -100,6 +108,8 @@ __all__ = [
     "Certificate",
     "Record",
     "certify",
+    "GradientCost",
+    "gradient_cost",
     "one_sided",
     "with_report",
     "nonsmooth",

@@ -2,10 +2,13 @@
 
 At a kink a program returns one element of a conservative derivative (arXiv 2206.00457). Which one
 is a convention, that of docs/kinks.md; here it can be chosen, and the others can be looked at.
+What such a derivative costs is in `jaxns.nonsmooth.cost`.
 """
 
+from jaxns.nonsmooth import cost
 from jaxns.nonsmooth.directional import directional_derivative
 from jaxns.nonsmooth.elementary import absolute, clip, maximum, minimum, relu, soft_threshold
+from jaxns.nonsmooth.report import KinkReport, is_kink, kink_report
 from jaxns.nonsmooth.samples import sample_jacobians
 
 __all__ = [
@@ -19,4 +22,10 @@ __all__ = [
     # derivatives at any point
     "directional_derivative",
     "sample_jacobians",
+    # where the kinks are
+    "KinkReport",
+    "is_kink",
+    "kink_report",
+    # what a derivative costs
+    "cost",
 ]

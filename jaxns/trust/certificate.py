@@ -179,10 +179,10 @@ def certify(
     found = find(iteration, theta, solution.z, jax.random.key(seed))
     found, margin, kink = _judge(found, theta, solution.status)
     exact = Implicit(tol=0.0)
-    reference, adjoint = _gradient(problem, solver, x0, found.z, cotangent, exact)
+    reference, adjoint = gradient(problem, solver, x0, found.z, cotangent, exact)
     roundings = [_rounded(cotangent, seed + k) for k in range(1, ROUNDINGS + 1)]
     corrected = [
-        _gradient(problem, solver, x0, found.nearer, rounded, exact)[0] for rounded in roundings
+        gradient(problem, solver, x0, found.nearer, rounded, exact)[0] for rounded in roundings
     ]
     again = Stop(tol=None, max_steps=solution.steps, on_failure="ignore")
     control = jax.jit(iteration.control)(theta, z0)
@@ -190,16 +190,16 @@ def certify(
     values, costs = [], []
     for mode in modes:
         if getattr(mode, "pointwise", False) and not adaptive:  # the last point is all it needs
-            value, report = _gradient(problem, solver, x0, solution.z, cotangent, mode)
+            value, report = gradient(problem, solver, x0, solution.z, cotangent, mode)
         else:
-            value, report = _gradient(problem, solver, x0, None, cotangent, mode, again)
+            value, report = gradient(problem, solver, x0, None, cotangent, mode, again)
         cost = getattr(mode, "cost", lambda *_: (jnp.nan, jnp.nan))
         values.append(value)
         costs.append(cost(solution.steps, report.steps, z0, control))
     bounds, errors = _compare(problem, found.ok, reference, corrected, values)
 
     def by_name(each: Iterable[Any]) -> dict[str, Any]:
-        return dict(zip(_names(modes), each, strict=True))
+        return dict(zip(names_of(modes), each, strict=True))
 
     return Certificate(
         **found.spectrum._asdict(),
@@ -233,7 +233,7 @@ def _judge(found: Found, theta: Any, status: Status) -> tuple[Found, Array, Arra
 
 
 @jax.jit
-def _gradient(
+def gradient(
     problem: Any,
     solver: Any,
     x0: Tree | None,
@@ -267,7 +267,7 @@ def _gradient(
     return jax.tree.unflatten(structure, [next(given) if f else None for f in floating]), report
 
 
-def _names(modes: tuple) -> list[str]:
+def names_of(modes: tuple) -> list[str]:
     """Numbered where one occurs again."""
     names = [type(mode).__name__ for mode in modes]
     seen = [names[:i].count(name) for i, name in enumerate(names)]

@@ -1,0 +1,100 @@
+"""What a gradient through a solve costs, by each mode: foreseen, and counted."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxns.fixed_point import Stop
+from jaxns.modes import Implicit
+from jaxns.nonsmooth.cost import count
+from jaxns.solve import set_up, solve
+from jaxns.struct import replace, seal, static, struct
+from jaxns.tree import Tree
+from jaxns.trust.certificate import MODES, gradient, names_of
+
+
+@struct
+class GradientCost:
+    """Arithmetic operations of a solve, and of its gradient by each mode; prints as a table.
+
+    steps: that the solve made.   step: operations of one step F.   solve: of the whole solve.
+    evaluations: of F, or products with its Jacobian, that a mode foresees for its backward pass.
+    foreseen: with these, the cost of value and gradient over that of the solve,
+        1 + evaluations / steps.
+    measured: the same, counted in the equations of both programs, with loops as long as they ran.
+    """
+
+    steps: Array
+    step: float
+    solve: float
+    evaluations: dict[str, Array]
+    operations: dict[str, float]
+    what: str = static(default="")
+
+    @property
+    def foreseen(self) -> dict[str, Array]:
+        return {name: 1 + n / self.steps for name, n in self.evaluations.items()}
+
+    @property
+    def measured(self) -> dict[str, float]:
+        return {name: n / self.solve for name, n in self.operations.items()}
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.what}: {int(self.steps)} steps of {self.step:,.0f} operations, "
+            f"{self.solve:,.0f} in all",
+            "  mode          evaluations   foreseen   measured   (× the solve, value included)",
+        ]
+        for name, n in self.evaluations.items():
+            foreseen, measured = float(self.foreseen[name]), self.measured[name]
+            lines.append(f"  {name:<13} {float(n):>11.0f} {foreseen:>10.2f} {measured:>10.2f}")
+        return "\n".join(lines)
+
+
+def gradient_cost(
+    problem: Any,
+    solver: Any = None,
+    x0: Tree | None = None,
+    *,
+    modes: tuple = MODES,
+    stop: Stop = Stop(),
+) -> GradientCost:
+    """Count what ∂⟨1, x⟩/∂problem costs by each mode, beside the solve (arXiv 2206.01730).
+
+    With respect to every array of floating-point numbers in the problem. Backwards one step of the
+    map costs at most 5 times as much as forwards; what matters is how often a mode takes it.
+
+    problem, solver, x0, stop: as for `solve`.   modes: named by their classes in the results.
+
+    The solve is run once, and once more for each mode; loops count as often as they then run.
+    """
+    solver, problem = seal((solver, problem))
+    stop = replace(stop, on_failure="ignore")
+    iteration, theta, z0, name = set_up(problem, solver, x0)
+
+    def solution(problem: Any) -> Any:
+        return solve(problem, solver, x0, mode=Implicit(), stop=stop)
+
+    solved = solution(problem)
+    ones = jax.tree.map(jnp.ones_like, solved.x)
+    control = jax.jit(iteration.control)(theta, z0)
+    step = count(lambda z: iteration.step(theta, z), z0, while_trips="measured")
+    whole = count(lambda problem: solution(problem).x, problem, while_trips="measured")
+    evaluations, operations = [], []
+    for mode in modes:
+
+        def both(problem: Any, mode: Any = mode) -> Any:
+            return gradient(problem, solver, x0, None, ones, mode, stop)
+
+        _, report = both(problem)
+        cost = getattr(mode, "cost", lambda *_: (jnp.nan, jnp.nan))
+        evaluations.append(cost(solved.steps, report.steps, z0, control)[0])
+        operations.append(count(both, problem, while_trips="measured").total)
+    names = names_of(modes)
+    return GradientCost(
+        solved.steps, step.total, whole.total,
+        dict(zip(names, evaluations, strict=True)), dict(zip(names, operations, strict=True)),
+        f"{name} on {type(problem).__name__}",
+    )  # fmt: skip
