@@ -6,6 +6,7 @@ from jaxns.experiments.reporting import Experiment
 
 NAMES = (
     "bilevel_bound",
+    "cheap_gradient",
     "derivative_convergence",
     "flow_sensitivities",
     "heavy_ball",

@@ -19,13 +19,14 @@ NONLINEAR = _named(
     "pow regularized_incomplete_beta rsqrt sin sinh sqrt tan tanh zeta"
 )
 
-# Numbers are moved, named, or kept as they are.
+# Numbers are moved, named, or kept as they are (the last line: identities of `jaxns.modes`).
 FREE = _named(
     "bitcast_convert_type broadcast_in_dim complex concatenate conj convert_element_type copy "
     "copy_p create_token device_put dynamic_slice dynamic_update_slice empty empty2 expand_dims "
-    "gather imag iota lu_pivots_to_permutation name optimization_barrier pad pbroadcast pvary real "
-    "reduce_precision reshape rev scatter sharding_constraint slice split squeeze stop_gradient "
-    "transpose"
+    "gather imag iota lu_pivots_to_permutation name optimization_barrier pad pbroadcast "
+    "platform_index pvary real reduce_precision reshape rev scatter sharding_constraint slice "
+    "split squeeze stack stop_gradient tile transpose unstack "
+    "evaluable forward_only reverse_only"
 )
 
 # One operation less than numbers go in, for each that comes out.

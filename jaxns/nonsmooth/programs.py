@@ -12,6 +12,7 @@ CALLS = {  # equations that are one program, run once, and the parameter that ho
     "closed_call": "call_jaxpr",
     "core_call": "call_jaxpr",
     "custom_jvp_call": "call_jaxpr",
+    "custom_vmap_call": "call",
     "custom_vjp_call": "call_jaxpr",
     "jit": "jaxpr",
     "pjit": "jaxpr",

@@ -22,8 +22,9 @@ class GradientCost:
     steps: that the solve made.   step: operations of one step F.   solve: of the whole solve.
     evaluations: of F, or products with its Jacobian, that a mode foresees for its backward pass.
     foreseen: with these, the cost of value and gradient over that of the solve,
-        1 + evaluations / steps.
+        1 + evaluations · step / solve.
     measured: the same, counted in the equations of both programs, with loops as long as they ran.
+    unknown: primitives that were met whose cost is not known, and counted as none.
     """
 
     steps: Array
@@ -31,11 +32,12 @@ class GradientCost:
     solve: float
     evaluations: dict[str, Array]
     operations: dict[str, float]
+    unknown: tuple[str, ...] = static(default=())
     what: str = static(default="")
 
     @property
     def foreseen(self) -> dict[str, Array]:
-        return {name: 1 + n / self.steps for name, n in self.evaluations.items()}
+        return {name: 1 + n * self.step / self.solve for name, n in self.evaluations.items()}
 
     @property
     def measured(self) -> dict[str, float]:
@@ -50,7 +52,7 @@ class GradientCost:
         for name, n in self.evaluations.items():
             foreseen, measured = float(self.foreseen[name]), self.measured[name]
             lines.append(f"  {name:<13} {float(n):>11.0f} {foreseen:>10.2f} {measured:>10.2f}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"  NOT KNOWN: {name}" for name in self.unknown)])
 
 
 def gradient_cost(
@@ -82,7 +84,7 @@ def gradient_cost(
     control = jax.jit(iteration.control)(theta, z0)
     step = count(lambda z: iteration.step(theta, z), z0, while_trips="measured")
     whole = count(lambda problem: solution(problem).x, problem, while_trips="measured")
-    evaluations, operations = [], []
+    evaluations, costs = [], []
     for mode in modes:
 
         def both(problem: Any, mode: Any = mode) -> Any:
@@ -91,10 +93,15 @@ def gradient_cost(
         _, report = both(problem)
         cost = getattr(mode, "cost", lambda *_: (jnp.nan, jnp.nan))
         evaluations.append(cost(solved.steps, report.steps, z0, control)[0])
-        operations.append(count(both, problem, while_trips="measured").total)
+        costs.append(count(both, problem, while_trips="measured"))
     names = names_of(modes)
+    unknown = {primitive for each in (step, whole, *costs) for primitive in each.unknown}
     return GradientCost(
-        solved.steps, step.total, whole.total,
-        dict(zip(names, evaluations, strict=True)), dict(zip(names, operations, strict=True)),
-        f"{name} on {type(problem).__name__}",
-    )  # fmt: skip
+        steps=solved.steps,
+        step=step.total,
+        solve=whole.total,
+        evaluations=dict(zip(names, evaluations, strict=True)),
+        operations=dict(zip(names, (each.total for each in costs), strict=True)),
+        unknown=tuple(sorted(unknown)),
+        what=f"{name} on {type(problem).__name__}",
+    )

@@ -45,9 +45,7 @@ class Cost:
         return "\n".join([*lines, self.convention])
 
 
-def count(
-    f: Callable, *args: Any, nonlinear: float = 1.0, while_trips: Trips = None
-) -> Cost:  # fmt: skip
+def count(f: Callable, *args: Any, nonlinear: float = 1.0, while_trips: Trips = None) -> Cost:
     """Operations that f(*args) is made of, in the cost model of arXiv 2206.01730: additive.
 
     Each equation of the program costs what `Cost.convention` says; linear algebra its leading order
