@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxns import nonsmooth
+from jaxns import functions, nonsmooth
 from jaxns.nonsmooth import directional_derivative, is_kink, kink_report
 
 X = np.array([0.0, 1.0, 1.0, -2.0])  # kinks: a zero, a tie, and bounds at 0 and 1
@@ -98,6 +98,35 @@ def test_many_directions_of_an_l1_norm_are_a_matrix_product(dtype):
     np.testing.assert_allclose(found, np.abs(M @ U).sum(0), rtol=tol)
     np.testing.assert_allclose(jax.jvp(lambda x: jnp.abs(M @ x).sum(), (np.zeros(5, dtype),),
                                        (U[:, 0],))[1], (M @ U)[:, 0].sum(), rtol=tol)  # fmt: skip
+
+
+PROXES = {  # at kinks of each: thresholds, bounds, surfaces, blocks that just meet
+    "L1": (functions.L1(1.0), [1.0, -1.0, 0.0, 2.0]),
+    "Box": (functions.Box(0.0, 1.0), [0.0, 1.0, 0.5, 2.0]),
+    "L2": (functions.L2(1.0), [0.6, 0.8, 0.0, 0.0]),
+    "Linf": (functions.Linf(1.0), [2.0, 2.0, 1.0, -2.0]),
+    "Slope": (functions.Slope(np.array([1.0, 0.5, 0.2, 0.1])), [2.0, 2.0, 1.0, -2.0]),
+    "TotalVariation1D": (functions.TotalVariation1D(1.0), [1.0, 1.0, 3.0, -2.0]),
+    "Isotonic": (functions.Isotonic(), [1.0, 1.0, 2.0, 2.0]),
+    "MCP": (functions.MCP(1.0, 3.0), [1.0, -1.0, 3.0, 2.0]),
+}
+
+
+@pytest.mark.slow
+def test_proximity_operators_at_their_kinks():
+    """Their conventions, and the stop_gradients behind which pieces are chosen, do not matter."""
+    x = {name: np.array(at) for name, (_, at) in PROXES.items()}
+
+    def prox(x):
+        return {name: PROXES[name][0].prox(at, 1.0) for name, at in x.items()}
+
+    random = np.random.default_rng(3)
+    d = {name: np.round(random.normal(size=(6, 4)), 1) for name in PROXES}
+    found = jax.jit(jax.vmap(partial(directional_derivative, prox, x)))(d)
+    t = 1e-7
+    after = jax.jit(jax.vmap(lambda d: prox({name: x[name] + t * d[name] for name in x})))(d)
+    for name, value in jax.jit(prox)(x).items():
+        np.testing.assert_allclose(found[name], (after[name] - value) / t, atol=1e-5, err_msg=name)
 
 
 def test_what_is_not_known_is_refused():

@@ -50,6 +50,8 @@ def _equation(equation: JaxprEqn, values: list[Germ], watch: bool) -> tuple[Sequ
     name = equation.primitive.name
     if not any(map(moves, values)):
         return _as_it_is(equation, values), []
+    if name == "stop_gradient":
+        return values, []  # of the function: a choice between pieces is often made behind it
     if name in KINKS and not _smooth(equation):
         return _kink(equation, values, watch)
     if name in SMOOTH:

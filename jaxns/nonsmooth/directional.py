@@ -30,10 +30,14 @@ def directional_derivative(
     method="exact" runs the program of f with one-sided rules: relu′(0; v) = max(v, 0),
         |·|′(0; v) = |v|, of several that tie the one that is largest at x + t d, of two branches of
         a `where` or `cond` that which x + t d takes. Loops, calls and custom rules are looked into
-        (a custom rule holds one element, so a program with kinks is taken in its place). It is
-        right wherever one-sided rules are: where f is continuous, and ties are broken by the first
-        two derivatives along d. Where f jumps, it is the derivative behind the jump. A primitive
-        without a rule raises NotImplementedError with its name.
+        (a custom rule holds one element, so a program with kinks is taken in its place), and
+        `stop_gradient` is looked through: it is the function that is differentiated. It is right
+        where f is continuous and ties are broken by the first two derivatives along d. Numbers tie
+        if they are equal as computed: `kink_report` shows a tie that rounding has broken as a tiny
+        margin. A loop that stops at a tolerance is differentiated as far as it ran. Where f jumps,
+        it is the derivative behind the jump; NaN where the program meets 0/0 or 0·∞ there. A
+        primitive without a rule, and a custom rule in place of such a loop (a solve), raise
+        NotImplementedError with their names.
     method="nearby" needs only forward-mode derivatives of f, of a solve with `direction="both"`
         say. Shortly after x, on the way along d, f is smooth, and its derivative there tends to the
         limit:
