@@ -219,8 +219,13 @@ def test_the_solution_has_two_one_sided_derivatives():
     for direction, slope in [(1.0, 0.0), (-1.0, 1.0)]:
         found = directional_derivative(solution, 1.0, direction, method="nearby")
         np.testing.assert_allclose(found, slope)
-    with pytest.raises(NotImplementedError, match="method='nearby'"):
-        directional_derivative(solution, 1.0, 1.0)
+
+    def solved(theta):
+        return jaxns.solve(jaxns.problems.lasso(np.ones((1, 1)), np.ones(1), theta)).x[0]
+
+    for program in (solution, solved):
+        with pytest.raises(NotImplementedError, match="method='nearby'"):
+            directional_derivative(program, 1.0, 1.0)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

@@ -10,7 +10,7 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from jaxns.nonsmooth import programs
 from jaxns.nonsmooth.germs import KINKS, Germ, moves, moving, still
-from jaxns.nonsmooth.primitives import SMOOTH
+from jaxns.nonsmooth.primitives import IDENTITIES, SMOOTH
 
 HARMLESS = frozenset(("is_finite", "select_n"))  # where what they are told is: the kink is there
 
@@ -39,8 +39,9 @@ def run(program: ClosedJaxpr, inputs: Sequence[Germ], watch: bool) -> tuple[list
 
     def rule(equation: JaxprEqn, values: list[Germ]) -> Sequence[Germ]:
         results, also = _equation(equation, values, watch)
-        place = programs.where(equation)  # of a program that is not the user's: where it is called
-        seen.extend((site._replace(where=site.where or place), margin) for site, margin in also)
+        for site, margin in also:  # a program that is not the user's: where it is called
+            place = site.where or programs.where(equation)
+            seen.append((Site(site.primitive, place), margin))
         return results
 
     return programs.interpret(program, inputs, rule, still), seen
@@ -50,7 +51,7 @@ def _equation(equation: JaxprEqn, values: list[Germ], watch: bool) -> tuple[Sequ
     name = equation.primitive.name
     if not any(map(moves, values)):
         return _as_it_is(equation, values), []
-    if name == "stop_gradient":
+    if name in IDENTITIES:
         return values, []  # of the function: a choice between pieces is often made behind it
     if name in KINKS and not _smooth(equation):
         return _kink(equation, values, watch)
@@ -78,10 +79,8 @@ def _equation(equation: JaxprEqn, values: list[Germ], watch: bool) -> tuple[Sequ
 
 def _implicit(equation: JaxprEqn) -> bool:
     """Whether it is a rule in place of a loop that stops at a tolerance, as that of a solve is."""
-    inside = (
-        e.primitive.name for part in programs.inner(equation) for e in programs.equations(part)
-    )
-    return equation.primitive.name.startswith("custom_") and "while" in inside
+    inside = (e.primitive.name for p in programs.inner(equation) for e in programs.equations(p))
+    return equation.primitive.name in ("custom_jvp_call", "custom_vjp_call") and "while" in inside
 
 
 def is_known(name: str) -> bool:

@@ -19,14 +19,16 @@ NONLINEAR = _named(
     "pow regularized_incomplete_beta rsqrt sin sinh sqrt tan tanh zeta"
 )
 
-# Numbers are moved, named, or kept as they are (the last line: identities of `jaxns.modes`).
-FREE = _named(
+# What says something of a derivative only; the others are of `jaxns.modes`.
+IDENTITIES = _named("evaluable forward_only reverse_only stop_gradient")
+
+# Numbers are moved, named, or kept as they are.
+FREE = IDENTITIES | _named(
     "bitcast_convert_type broadcast_in_dim complex concatenate conj convert_element_type copy "
     "copy_p create_token device_put dynamic_slice dynamic_update_slice empty empty2 expand_dims "
     "gather imag iota lu_pivots_to_permutation name optimization_barrier pad pbroadcast "
     "platform_index pvary real reduce_precision reshape rev scatter sharding_constraint slice "
-    "split squeeze stack stop_gradient tile transpose unstack "
-    "evaluable forward_only reverse_only"
+    "split squeeze stack tile transpose unstack"
 )
 
 # One operation less than numbers go in, for each that comes out.
