@@ -23,12 +23,14 @@ class Curve:
     """values: (repetitions, points) or (points,).   at: (points,), by default 0, 1, 2, …
 
     guide: the values that theory has at each point, up to a constant factor.
+    event: a point at which something happened, to be marked by a vertical line.
     """
 
     label: str
     values: np.ndarray
     at: np.ndarray | None = None
     guide: np.ndarray | None = None
+    event: float | None = None
 
     @property
     def rows(self) -> np.ndarray:
@@ -107,6 +109,8 @@ def _panel(axes: Axes, panel: Panel) -> None:
             axes.fill_between(curve.points, low, high, color=color, alpha=0.2, linewidth=0)
         if curve.guide is not None:
             axes.plot(curve.points, curve.guide, color=color, linewidth=0.9, alpha=0.6, ls=":")
+        if curve.event is not None:
+            axes.axvline(curve.event, color=color, linewidth=1, ls="--", alpha=0.6)
     if panel.ylim is not None:
         axes.set_ylim(*panel.ylim)
     axes.margins(x=0.02)
