@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.extend.core import jaxprs_in_params
 
 import jaxns
+from jaxns.experiments.hypergradient_accuracy import innermost_trips
+from jaxns.experiments.rates import identification
 from jaxns.functions import L1, LeastSquares
 
 N, P = 100, 300
@@ -51,12 +52,6 @@ def limit(path):
     return x, J, S
 
 
-def identified(path, S):
-    """The first epoch from which the support is S."""
-    supports = np.asarray(path.x != 0)
-    return 1 + np.flatnonzero((supports != supports[-1]).any(axis=1))[-1]
-
-
 def distance(iterates, to):
     return np.linalg.norm(iterates - to, axis=1)
 
@@ -74,7 +69,7 @@ def test_derivatives_converge_at_the_gauss_seidel_rate_on_the_support(path, limi
     gram = np.asarray(A[:, S].T @ A[:, S])
     gauss_seidel = np.eye(len(S)) - np.linalg.solve(np.tril(gram), gram)
     rho = np.max(np.abs(np.linalg.eigvals(gauss_seidel)))
-    start, k = identified(path, S), np.arange(EPOCHS + 1)
+    start, k = identification(np.asarray(path.x != 0)), np.arange(EPOCHS + 1)
     errors = distance(path.x, x), distance(path.jacobian, J)
     assert np.any(np.diff(errors[1][: start + 1]) > 0)
     for e in errors:
@@ -88,7 +83,9 @@ def test_derivatives_converge_at_the_gauss_seidel_rate_on_the_support(path, limi
 def test_the_limit_is_the_solve_restricted_to_the_support(path, limit):
     _, J, S = limit
     np.testing.assert_allclose(path.jacobian[-1], J, atol=1e-10)
-    assert np.all(path.jacobian[identified(path, S) :, np.setdiff1d(np.arange(P), S)] == 0)
+    assert np.all(
+        path.jacobian[identification(np.asarray(path.x != 0)) :, np.setdiff1d(np.arange(P), S)] == 0
+    )
 
 
 @pytest.mark.slow
@@ -98,8 +95,8 @@ def test_hypergradient_error_is_linear_in_the_distance(path, limit):
     The suboptimality is quadratic in the distance: it is the duality gap at the best dual point.
     (At the residual scaled to be feasible the gap would be linear in the distance itself.)
     """
-    x, J, S = limit
-    start = identified(path, S)
+    x, J, _ = limit
+    start = identification(np.asarray(path.x != 0))
 
     def validation(log_penalty, epochs):
         stop = jaxns.Stop(tol=None, max_steps=epochs)
@@ -138,14 +135,3 @@ def test_implicit_forward_updates_the_coordinates_of_the_support_only(limit):
     assert updates(A[:, S], x[S]) == len(S)
     assert P <= updates(A, x) < P + 32  # in whole blocks
     assert len(S) < P / 10
-
-
-def innermost_trips(jaxpr):
-    """How often the body of a scan without a scan inside is run."""
-    total = 0
-    for equation in jaxpr.eqns:
-        inner = sum(map(innermost_trips, jaxprs_in_params(equation.params)))
-        if equation.primitive.name == "scan":
-            inner = equation.params["length"] * max(inner, 1)
-        total += inner
-    return total

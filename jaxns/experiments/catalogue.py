@@ -12,6 +12,7 @@ NAMES = (
     "heavy_ball",
     "inexact_subgradient",
     "innaprop_digits",
+    "hypergradient_accuracy",
     "hypergradient_convergence",
     "interior_point_one_step",
     "kink_programs",

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from jaxns.experiments import style
 from jaxns.experiments.reporting import Check, Experiment, Table, Tidy
@@ -98,6 +99,8 @@ def draw(findings: Findings) -> Figure:
 def _panel(axes: Axes, panel: Panel) -> None:
     axes.set(title=panel.title, xlabel=panel.xlabel, ylabel=panel.ylabel)
     axes.set(xscale=panel.xscale, yscale=panel.yscale)
+    if panel.xscale == "log":
+        axes.xaxis.set_minor_formatter(NullFormatter())
     for i, curve in enumerate(panel.curves):
         color, dashes = style.COLORS[i % 6], style.DASHES[i % 6]
         rows = curve.rows if panel.yscale != "log" else np.maximum(curve.rows, 1e-300)

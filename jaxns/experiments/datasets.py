@@ -32,6 +32,13 @@ def load(source: Source) -> tuple[np.ndarray, np.ndarray]:
 
     Columns of X have mean 0 and variance 1, without constant ones; rows of a text have length 1.
     """
+    X, y = classes(source)
+    y = y % 2 if source.name == "digits" else y
+    return X, (y - y.mean()) / y.std()
+
+
+def classes(source: Source) -> tuple[np.ndarray, np.ndarray]:
+    """X like that, and the targets as they come: of digits, 0 to 9."""
     X: Any
     y: Any
     match source.name:
@@ -44,7 +51,6 @@ def load(source: Source) -> tuple[np.ndarray, np.ndarray]:
             X, y = load_breast_cancer(return_X_y=True)
         case "digits":
             X, y = load_digits(return_X_y=True)
-            y = y % 2
         case "dense":
             X, y = _dense(source)
         case "text":
@@ -52,7 +58,7 @@ def load(source: Source) -> tuple[np.ndarray, np.ndarray]:
     if source.name != "text":
         X = X[:, X.std(0) > 0]
         X = (X - X.mean(0)) / X.std(0)
-    return X, (y - y.mean()) / y.std()
+    return X, y
 
 
 def labels(y: np.ndarray) -> np.ndarray:
