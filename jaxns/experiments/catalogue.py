@@ -22,6 +22,7 @@ NAMES = (
     "penalty_selection",
     "sgd_derivatives",
     "shine",
+    "shine_hyperparameters",
     "sinkhorn_derivatives",
     "splitting_derivatives",
     "truncated_ridge",

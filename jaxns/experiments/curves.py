@@ -18,6 +18,8 @@ from matplotlib.ticker import NullFormatter
 from jaxns.experiments import style
 from jaxns.experiments.reporting import Check, Experiment, Table, Tidy
 
+COLORS = (*style.COLORS, style.INK)
+
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
@@ -102,14 +104,15 @@ def _panel(axes: Axes, panel: Panel) -> None:
     if panel.xscale == "log":
         axes.xaxis.set_minor_formatter(NullFormatter())
     for i, curve in enumerate(panel.curves):
-        color, dashes = style.COLORS[i % 6], style.DASHES[i % 6]
+        color, dashes = COLORS[i % len(COLORS)], style.DASHES[i % 6]
         rows = curve.rows if panel.yscale != "log" else np.maximum(curve.rows, 1e-300)
         low, middle, high = np.quantile(rows, (0.1, 0.5, 0.9), axis=0)
         few = len(curve.points) <= 12
         marker = style.MARKERS[i % 6] if few else ""
         axes.plot(curve.points, middle, color=color, ls=dashes, marker=marker, label=curve.label)
         if len(rows) > 1:
-            axes.fill_between(curve.points, low, high, color=color, alpha=0.2, linewidth=0)
+            alpha = 0.2 if len(panel.curves) <= 4 else 0.06
+            axes.fill_between(curve.points, low, high, color=color, alpha=alpha, linewidth=0)
         if curve.guide is not None:
             axes.plot(curve.points, curve.guide, color=color, linewidth=0.9, alpha=0.6, ls=":")
         if curve.event is not None:
