@@ -5,109 +5,28 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from sklearn.datasets import load_diabetes
-from sklearn.linear_model import ElasticNet as SklearnElasticNet
-from sklearn.linear_model import Lasso
-from sklearn.model_selection import KFold, cross_val_score
-from sklearn.preprocessing import PolynomialFeatures
 
 import jaxns
 from jaxns.bilevel import Positive, minimize, scan
-from jaxns.functions import ElasticNet, LeastSquares
+from jaxns.experiments.hyperparameter_search import OURS, THEIRS, Settings, search
+from jaxns.functions import LeastSquares
 
 # arXiv 2105.01637, section 5: cross-validation by hypergradients --------------------------------
 
-FOLDS = KFold(5, shuffle=True, random_state=42)
-STOP = jaxns.Stop(tol=1e-8)
-
-
-def diabetes() -> tuple[np.ndarray, np.ndarray]:
-    """Standardised features of degree 2, without the square of `sex`, a copy of it; y centred."""
-    X, y = load_diabetes(return_X_y=True)
-    expand = PolynomialFeatures(2, include_bias=False)
-    Z = expand.fit_transform(X)[:, expand.get_feature_names_out() != "x1^2"]
-    return (Z - Z.mean(0)) / Z.std(0), (y - y.mean()) / y.std()
-
-
-Z, y = diabetes()
-HELD_OUT = np.stack([np.isin(np.arange(len(y)), held_out) for _, held_out in FOLDS.split(Z)])
-LARGEST = float(np.abs(Z.T @ y).max() / len(y))
-
-
-def fold(theta, held_out):
-    """The problem without these samples, in scikit-learn's scaling."""
-    weights = jnp.where(held_out, 0.0, 1.0)
-    f = LeastSquares(Z, y, scale="mean", weights=weights * len(y) / weights.sum())
-    return jaxns.Composite(f, ElasticNet(theta[0], theta[1] if len(theta) > 1 else 0.0))
-
-
-def cross_validation(x, theta):
-    """The mean over folds of the mean squared error on the samples held out; x: (folds, p)."""
-    errors = jnp.where(HELD_OUT, (x @ Z.T - y) ** 2, 0)
-    return jnp.mean(errors.sum(1) / HELD_OUT.sum(1))
-
-
-def as_sklearn_says(theta) -> float:
-    l1, l2 = (*theta, 0.0)[:2]
-    how = {"fit_intercept": False, "tol": 1e-10, "max_iter": 10**6}
-    ratio = l1 / (l1 + l2)
-    model = SklearnElasticNet(l1 + l2, l1_ratio=ratio, **how) if l2 else Lasso(l1, **how)
-    scores = cross_val_score(model, Z, y, cv=FOLDS, scoring="neg_mean_squared_error")
-    return float(-scores.mean())
-
-
-def on_grid(axes: list[np.ndarray]) -> tuple[float, int]:
-    """The best value, and the inner steps of all solves, each from the one before."""
-
-    def solve_all(theta, start):
-        def one(held_out, start):
-            return jaxns.solve(fold(theta, held_out), None, start, stop=STOP)
-
-        solution = jax.vmap(one)(HELD_OUT, start)
-        return cross_validation(solution.x, theta), solution
-
-    first = jax.vmap(lambda held_out: jaxns.solve(fold(jnp.ones(len(axes)), held_out)))(HELD_OUT)
-    solve_all, values, steps = jax.jit(solve_all), [], 0
-    for theta in np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(axes)):
-        value, first = solve_all(jnp.asarray(theta), first)
-        values.append(float(value))
-        steps += int(first.steps.sum())
-    return min(values), steps
-
-
-def papers_descent() -> optax.GradientTransformationExtraArgs:
-    """Steps of 1/‖∇‖ at first, and of a tenth of that whenever the objective has gone up."""
-
-    def init(params):
-        return jnp.zeros(()), jnp.inf * jnp.ones(())
-
-    def update(gradient, state, params=None, *, value, **_):
-        step, last = state
-        step = jnp.where(step == 0, 1 / optax.global_norm(gradient), step)
-        step = jnp.where(value > last, step / 10, step)
-        return jax.tree.map(lambda g: -step * g, gradient), (step, value)
-
-    return optax.GradientTransformationExtraArgs(init, update)
-
 
 @pytest.mark.slow
-@pytest.mark.parametrize("penalties", [1, 2], ids=["lasso", "elastic net"])
-def test_cross_validation_by_hypergradients_is_as_good_as_a_grid_and_cheaper(penalties):
-    count = {1: 100, 2: 10}[penalties]
-    best, grid_steps = on_grid([np.geomspace(LARGEST, LARGEST / 1e4, count)] * penalties)
-    how = {"each": jnp.asarray(HELD_OUT), "space": Positive(), "stop": STOP}
-    start = jnp.full(penalties, LARGEST / 100)
-    ours = minimize(cross_validation, fold, start, accuracy=0.1, steps=30, **how)
-    theirs = minimize(
-        cross_validation, fold, start, optimizer=papers_descent(), steps=30, tol=0.0, **how
-    )
-    for found in (ours, theirs):
-        np.testing.assert_allclose(as_sklearn_says(np.asarray(found.theta)), found.value, rtol=1e-6)
-        assert found.value <= 1.01 * best
-    steps = [int(found.history.inner_steps.sum()) for found in (ours, theirs)]
-    print(f"best {best}, {[float(f.value) for f in (ours, theirs)]}; {grid_steps}, {steps}")
-    assert 5 * steps[0] <= grid_steps
-    assert ours.value <= theirs.value * (1 + 1e-3)
+def test_cross_validation_by_hypergradients_is_as_good_as_a_grid_and_cheaper():
+    """Of an elastic net; the lasso is what `configs/hyperparameter_search.toml` runs when reduced.
+
+    The criterion is scikit-learn's `cross_val_score`.
+    """
+    settings = Settings(experiment="hyperparameter_search", title="", random=2)
+    found = search("elastic_net", settings)
+    np.testing.assert_allclose(found.reference, found.best(OURS), rtol=1e-6)
+    for method in (OURS, THEIRS):
+        assert found.best(method) <= 1.01 * found.best("grid")
+    assert found.best(OURS) <= found.best(THEIRS) * (1 + 1e-3)
+    assert 5 * found.work_to(1.01 * found.best("grid"), OURS) <= found.work["grid"][-1]
 
 
 # Many penalties ---------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ NAMES = (
     "innaprop_digits",
     "hypergradient_accuracy",
     "hypergradient_convergence",
+    "hyperparameter_search",
     "interior_point_one_step",
     "kink_programs",
     "monotone_inclusions",
