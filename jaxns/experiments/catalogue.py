@@ -5,6 +5,7 @@ import importlib
 from jaxns.experiments.reporting import Experiment
 
 NAMES = (
+    "against_cvxpylayers",
     "bilevel_bound",
     "cheap_gradient",
     "derivative_convergence",
