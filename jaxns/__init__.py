@@ -9,8 +9,7 @@ it stops (a `Stop`), and how it is differentiated (a mode).
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from jaxns import _conflict, batch, bilevel, functions, nonsmooth, problems
-from jaxns import _conflict, bilevel, flows, functions, nonsmooth, optimizers, problems
+from jaxns import _conflict, batch, bilevel, flows, functions, nonsmooth, problems
 from jaxns.divergence import sinkhorn_divergence
 from jaxns.fixed_point import ConvergenceError, Solution, Status, Stop
 from jaxns.modes import Auto, Implicit, OneStep, Piggyback, Probe, Shine
@@ -117,8 +116,6 @@ __all__ = [
     "bilevel",
     # many at once
     "batch",
-    # training
-    "optimizers",
     # training, and differential equations
     "optimizers",
     "flows",

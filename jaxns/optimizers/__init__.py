@@ -6,23 +6,21 @@ What an optimiser remembers is kept in float32 where the parameters are shorter.
 """
 
 from jaxns.optimizers import inexact
+from jaxns.optimizers.cubic import CubicStep, cubic_step
 from jaxns.optimizers.inna import inna
 from jaxns.optimizers.innaprop import innaprop
-from jaxns.optimizers.subgradient import subgradient
-
-__all__ = [
-    "inna",
-    "innaprop",
-    "subgradient",
-    "inexact",
-"""Optimisers for training, as transformations of optax, which is imported when one is made."""
-
-from jaxns.optimizers.cubic import CubicStep, cubic_step
 from jaxns.optimizers.newton_summary import SummaryState, newton_summary
 from jaxns.optimizers.partition import Partition, partition
+from jaxns.optimizers.subgradient import subgradient
 from jaxns.optimizers.summaries import Summary, summaries
 
 __all__ = [
+    # from inertia
+    "inna",
+    "innaprop",
+    # subgradients, exact and not
+    "subgradient",
+    "inexact",
     # one learning rate per group of parameters, by Newton's method
     "newton_summary",
     "SummaryState",
