@@ -9,16 +9,35 @@ from jaxns.nonsmooth import cost
 from jaxns.nonsmooth.directional import directional_derivative
 from jaxns.nonsmooth.elementary import absolute, clip, maximum, minimum, relu, soft_threshold
 from jaxns.nonsmooth.report import KinkReport, is_kink, kink_report
+from jaxns.nonsmooth import bifurcation
+from jaxns.nonsmooth.directional import directional_derivative
+from jaxns.nonsmooth.elementary import (
+    absolute,
+    clip,
+    leaky_relu,
+    maximum,
+    minimum,
+    norm,
+    relu,
+    relu6,
+    soft_threshold,
+)
 from jaxns.nonsmooth.samples import sample_jacobians
+from jaxns.nonsmooth.ties import maxpool, sort
 
 __all__ = [
     # functions whose derivative at a kink is chosen
     "absolute",
     "clip",
+    "leaky_relu",
     "maximum",
+    "maxpool",
     "minimum",
+    "norm",
     "relu",
+    "relu6",
     "soft_threshold",
+    "sort",
     # derivatives at any point
     "directional_derivative",
     "sample_jacobians",
@@ -28,4 +47,6 @@ __all__ = [
     "kink_report",
     # what a derivative costs
     "cost",
+    # what a choice changes in floating point
+    "bifurcation",
 ]
