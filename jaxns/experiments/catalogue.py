@@ -22,6 +22,8 @@ NAMES = (
     "newton_one_step",
     "newton_summary",
     "penalty_selection",
+    "relu_prime_training",
+    "relu_prime_volume",
     "sgd_derivatives",
     "shine",
     "shine_hyperparameters",

@@ -27,6 +27,7 @@ class Curve:
 
     guide: the values that theory has at each point, up to a constant factor.
     event: a point at which something happened, to be marked by a vertical line.
+    band: (2, points), drawn in place of the deciles.
     """
 
     label: str
@@ -34,6 +35,7 @@ class Curve:
     at: np.ndarray | None = None
     guide: np.ndarray | None = None
     event: float | None = None
+    band: np.ndarray | None = None
 
     @property
     def rows(self) -> np.ndarray:
@@ -113,6 +115,10 @@ def _panel(axes: Axes, panel: Panel) -> None:
         if len(rows) > 1:
             alpha = 0.2 if len(panel.curves) <= 4 else 0.06
             axes.fill_between(curve.points, low, high, color=color, alpha=alpha, linewidth=0)
+        if curve.band is not None:
+            low, high = curve.band
+        if len(rows) > 1 or curve.band is not None:
+            axes.fill_between(curve.points, low, high, color=color, alpha=0.2, linewidth=0)
         if curve.guide is not None:
             axes.plot(curve.points, curve.guide, color=color, linewidth=0.9, alpha=0.6, ls=":")
         if curve.event is not None:
