@@ -140,7 +140,7 @@ def against_table(settings: Settings, name: str, found: dict[Shape, Drawn], k: i
     ends = {s: [of_epoch(settings, end) / paper[s] for end in d.interval] for s, d in found.items()}
     claim = f"{name}: fraction in an epoch within a factor 2 of the paper's (95 % intervals)"
     measured = f"factors {min(ratios):.2f} … {max(ratios):.2f}"
-    return Check(claim, measured, all(low <= 2 and 0.5 <= high for low, high in ends.values()))
+    return Check(claim, measured, all(low <= 2 and high >= 0.5 for low, high in ends.values()))
 
 
 def poisson_checks(settings: Settings, half, single, density) -> list[Check]:
