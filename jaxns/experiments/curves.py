@@ -112,13 +112,11 @@ def _panel(axes: Axes, panel: Panel) -> None:
         few = len(curve.points) <= 12
         marker = style.MARKERS[i % 6] if few else ""
         axes.plot(curve.points, middle, color=color, ls=dashes, marker=marker, label=curve.label)
-        if len(rows) > 1:
-            alpha = 0.2 if len(panel.curves) <= 4 else 0.06
-            axes.fill_between(curve.points, low, high, color=color, alpha=alpha, linewidth=0)
         if curve.band is not None:
             low, high = curve.band
         if len(rows) > 1 or curve.band is not None:
-            axes.fill_between(curve.points, low, high, color=color, alpha=0.2, linewidth=0)
+            alpha = 0.2 if len(panel.curves) <= 4 else 0.06
+            axes.fill_between(curve.points, low, high, color=color, alpha=alpha, linewidth=0)
         if curve.guide is not None:
             axes.plot(curve.points, curve.guide, color=color, linewidth=0.9, alpha=0.6, ls=":")
         if curve.event is not None:

@@ -201,7 +201,7 @@ def panels(settings, half, single, double, density) -> tuple[Panel, ...]:
                 np.array([epoch(settings, found[shape]) for shape in row]),
                 at,
                 np.array([paper(shape) for shape in row]),
-                None
+                band=None
                 if arithmetic is DOUBLE
                 else np.transpose(
                     [[of_epoch(settings, end) for end in found[s].interval] for s in row]

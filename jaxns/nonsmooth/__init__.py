@@ -5,11 +5,7 @@ is a convention, that of docs/kinks.md; here it can be chosen, and the others ca
 What such a derivative costs is in `jaxns.nonsmooth.cost`.
 """
 
-from jaxns.nonsmooth import cost
-from jaxns.nonsmooth.directional import directional_derivative
-from jaxns.nonsmooth.elementary import absolute, clip, maximum, minimum, relu, soft_threshold
-from jaxns.nonsmooth.report import KinkReport, is_kink, kink_report
-from jaxns.nonsmooth import bifurcation
+from jaxns.nonsmooth import bifurcation, cost
 from jaxns.nonsmooth.directional import directional_derivative
 from jaxns.nonsmooth.elementary import (
     absolute,
@@ -22,6 +18,7 @@ from jaxns.nonsmooth.elementary import (
     relu6,
     soft_threshold,
 )
+from jaxns.nonsmooth.report import KinkReport, is_kink, kink_report
 from jaxns.nonsmooth.samples import sample_jacobians
 from jaxns.nonsmooth.ties import maxpool, sort
 
