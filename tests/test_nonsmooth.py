@@ -329,3 +329,47 @@ def test_what_does_not_diverge():
         assert abs(slopes([element] * STEPS)[-1]) < 1e-11
     elsewhere = jax.jvp(lambda t: path(ALTERNATING, INERTIA, (t, t))[1], (1.0,), (1.0,))
     np.testing.assert_allclose([x[-1] for x in elsewhere], 0, atol=1e-10)
+
+
+def test_a_program_for_zero_has_more_elements_than_the_clarke_derivative():
+    """relu(x) − relu(−x) − x: any number in [−1, 1] (arXiv 2206.01730)."""
+
+    def zero(x):
+        return jax.nn.relu(x) - jax.nn.relu(-x) - x
+
+    found = nonsmooth.sample_conservative_jacobians(zero, 0.0, jax.random.key(0), 400)
+    assert float(jnp.min(found)) < -0.8
+    assert float(jnp.max(found)) > 0.8
+    np.testing.assert_array_less(jnp.abs(found), 1)
+    clarke = nonsmooth.sample_jacobians(zero, 0.0, jax.random.key(0), 20)
+    np.testing.assert_array_equal(clarke, 0)
+    away = nonsmooth.sample_conservative_jacobians(zero, 1.0, jax.random.key(0), 20)
+    np.testing.assert_array_equal(away, 0)
+
+
+def test_elements_of_a_network_at_zero_are_products():
+    """M₂ D M₁ with D free, which is read off from the sample."""
+    random = np.random.default_rng(0)
+    M1, M2 = jnp.asarray(random.integers(-1, 2, (2, 3, 3)) + 3.0 * np.eye(3))
+
+    @jax.jit
+    def network(x):
+        return M2 @ jnp.maximum(M1 @ x, 0)
+
+    found = nonsmooth.sample_conservative_jacobians(network, jnp.zeros(3), jax.random.key(1), 50)
+    D = jnp.linalg.inv(M2) @ found @ jnp.linalg.inv(M1)
+    diagonal = jnp.diagonal(D, axis1=1, axis2=2)
+    np.testing.assert_allclose(D, jax.vmap(jnp.diag)(diagonal), atol=1e-14)
+    assert float(diagonal.min()) >= 0
+    assert float(diagonal.max()) <= 1
+    assert float(jnp.std(diagonal, axis=0).min()) > 0.2  # uniform: 0.29
+    both = nonsmooth.sample_conservative_jacobians(
+        lambda x: jnp.abs(x["a"]) + jnp.clip(x["b"], 0, 1) + jnp.minimum(x["a"], 0),
+        {"a": 0.0, "b": 1.0},
+        jax.random.key(2),
+        200,
+    )
+    assert -1 <= float(both["a"].min()) < -0.5 < 1 < float(both["a"].max()) <= 2
+    assert 0 <= float(both["b"].min()) < 0.1 < 0.9 < float(both["b"].max()) <= 1
+    with pytest.raises(ValueError, match="count"):
+        nonsmooth.sample_conservative_jacobians(network, jnp.zeros(3), jax.random.key(1), 0)

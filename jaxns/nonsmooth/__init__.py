@@ -19,7 +19,7 @@ from jaxns.nonsmooth.elementary import (
     soft_threshold,
 )
 from jaxns.nonsmooth.report import KinkReport, is_kink, kink_report
-from jaxns.nonsmooth.samples import sample_jacobians
+from jaxns.nonsmooth.samples import sample_conservative_jacobians, sample_jacobians
 from jaxns.nonsmooth.ties import maxpool, sort
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     # derivatives at any point
     "directional_derivative",
     "sample_jacobians",
+    "sample_conservative_jacobians",
     # where the kinks are
     "KinkReport",
     "is_kink",
