@@ -2,8 +2,8 @@
 
     OPENBLAS_NUM_THREADS=1 python benchmarks/batch.py [--sizes 32 256] [--repeats 5] [--gradient]
 
-Times are medians over the repeats of ratios within one repeat, compilation excluded, as wall time
-(a batch may use all cores); steps are counted. The first column of a row is what a loop would do:
+Ratios are medians over the repeats of those within one repeat, compilation excluded: of the
+process's CPU seconds on a CPU, else of wall time; steps are counted. The first column of a row is what a loop would do:
 the sum of the steps of all problems; under `vmap` every lane makes those of the slowest.
 """
 
@@ -94,9 +94,10 @@ def ways(build: Callable, solver: Any, gradient: bool) -> dict[str, Callable]:
 
 
 def seconds(call: Callable, data: Any) -> float:
-    start = time.perf_counter()
+    clock = time.process_time if jax.default_backend() == "cpu" else time.perf_counter
+    start = clock()
     jax.block_until_ready(call(data))
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def main() -> None:
