@@ -153,7 +153,7 @@ def search(
     low, high, _ = _log_range(holdout.split, searched)
     axis = np.linspace(low, high, points)
     dimension, arrays = len(holdout.penalties), holdout.arrays
-    start = jnp.full(dimension, high)
+    start = jnp.asarray(np.full(dimension, high))  # of the type of the points that follow
     began = time.perf_counter()
     jax.block_until_ready(holdout.evaluate(start, arrays))  # one step: the solution is zero
     compile_seconds = time.perf_counter() - began
