@@ -32,6 +32,7 @@ from jaxns.solvers import (
     PrimalDual,
     ProximalNewton,
     Relaxed,
+    SelfConcordant,
     Sinkhorn,
     StochasticGradient,
 )
@@ -88,6 +89,7 @@ __all__ = [
     "PrimalDual",
     "ProximalNewton",
     "Relaxed",
+    "SelfConcordant",
     "Sinkhorn",
     "StochasticGradient",
     "Decreasing",

@@ -156,6 +156,11 @@ SOLVERS: dict[str, Case] = {
         ("sparse_logistic", "robust_lasso", "simplex"),
         ("sparse_logistic", "robust_lasso", "simplex"),
     ),
+    "SelfConcordant": Case(
+        jaxns.SelfConcordant(),
+        ("sparse_logistic", "robust_lasso"),
+        ("sparse_logistic", "robust_lasso"),
+    ),
     "InteriorPoint": Case(
         jaxns.InteriorPoint(),
         ("quadratic_program", "bounded", "linear_program"),

@@ -6,7 +6,7 @@ Where the derivative of a prox at a kink is chosen, that is the one at x of anot
 a kink there, `selected(x, step)`.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -124,6 +124,46 @@ class L1:
         if self.at_kink is None:
             return self
         return ElasticNet(self.penalty, 0.0, self.at_kink).selected(x, step)
+
+    def smoothed(self, mu: Any) -> "PseudoHuber":
+        return PseudoHuber(self.penalty, mu)
+
+
+@struct
+class PseudoHuber:
+    r"""Σⱼ penaltyⱼ s(xⱼ), s(x) = √(x² + μ²) − μ: what `L1` is smoothed to (arXiv 2309.01781).
+
+    s is generalised self-concordant: |s‴| ≤ M (s″)^{ν/2}, with ν = 8/3 and M = 3 μ^{ν/2 − 2}. For
+    μ = 1 the ratio |s‴|/(s″)^{ν/2} is 3|x| (1 + x²)^{(3ν − 10)/4}, so that ν is the largest order
+    for which it is bounded, and 3 the least bound.
+
+    penalty: as for `L1`.   mu: μ > 0.
+    """
+
+    penalty: Any
+    mu: Any
+
+    order: ClassVar[float] = 8 / 3
+
+    def __call__(self, x: Tree) -> Array:
+        s = jax.tree.map(lambda xi: jnp.sqrt(xi**2 + self.mu**2) - self.mu, x)
+        return weighted_sum(per_leaf("penalty", self.penalty, x), s)
+
+    def second(self, x: Tree) -> Tree:
+        """s″(xⱼ) = μ² (xⱼ² + μ²)^{−3/2}, of which penaltyⱼ times is the Hessian's diagonal."""
+        return jax.tree.map(lambda xi: self.mu**2 * (xi**2 + self.mu**2) ** -1.5, x)
+
+    def weighted(self, v: Tree) -> Tree:
+        """penaltyⱼ vⱼ."""
+        return jax.tree.map(jnp.multiply, per_leaf("penalty", self.penalty, v), v)
+
+    def constant(self) -> Any:
+        """M."""
+        return 3 * self.mu ** (self.order / 2 - 2)
+
+    def lipschitz(self) -> Array:
+        """The largest penaltyⱼ/μ."""
+        return SquaredL2(self.penalty).lipschitz() / self.mu
 
 
 @struct

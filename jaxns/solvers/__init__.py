@@ -16,6 +16,7 @@ from jaxns.solvers.newton import Newton
 from jaxns.solvers.primal_dual import PrimalDual
 from jaxns.solvers.proximal_newton import ProximalNewton
 from jaxns.solvers.relaxed import Relaxed
+from jaxns.solvers.self_concordant import SelfConcordant
 from jaxns.solvers.sinkhorn import Sinkhorn
 from jaxns.solvers.stochastic_gradient import StochasticGradient
 
@@ -36,6 +37,7 @@ __all__ = [
     "PrimalDual",
     "ProximalNewton",
     "Relaxed",
+    "SelfConcordant",
     "Sinkhorn",
     "StochasticGradient",
 ]
