@@ -38,6 +38,7 @@ from jaxns.solvers import (
 )
 from jaxns.solvers.stochastic_gradient import Decreasing
 from jaxns.struct import static, struct
+from jaxns.taylor import derivatives
 from jaxns.trust import (
     Certificate,
     GradientCost,
@@ -121,6 +122,7 @@ __all__ = [
     # training, and differential equations
     "optimizers",
     "flows",
+    "derivatives",
     # the verbs
     "Path",
     "derivative_path",

@@ -19,7 +19,7 @@ CARRIERS = {"struct", "tree", "validate"}
 EVERYTHING = {
     *CARRIERS, "closure", "operators", "linear", "fixed_point", "modes", "solve", "functions",
     "problems", "solvers", "divergence", "nonsmooth", "trust", "bilevel", "optimizers", "flows",
-    "batch", "jaxns",
+    "batch", "taylor", "jaxns",
 }  # fmt: skip
 
 # Which rooms of the package (its modules and subpackages) a room may import. A new room gets a row.
@@ -44,6 +44,7 @@ ARROWS: dict[str, set[str]] = {
     "divergence": {"fixed_point", "modes", "problems", "solve"},
     "optimizers": CARRIERS | {"linear"},
     "flows": CARRIERS | {"nonsmooth"},
+    "taylor": CARRIERS,
     "batch": CARRIERS | {"fixed_point", "modes", "solve"},
     "jaxns": {
         "_conflict",
@@ -61,6 +62,7 @@ ARROWS: dict[str, set[str]] = {
         "optimizers",
         "flows",
         "batch",
+        "taylor",
     },
     "experiments": EVERYTHING,
     "cli": EVERYTHING | {"experiments"},
