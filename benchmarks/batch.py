@@ -3,8 +3,8 @@
     OPENBLAS_NUM_THREADS=1 python benchmarks/batch.py [--sizes 32 256] [--repeats 5] [--gradient]
 
 Ratios are medians over the repeats of those within one repeat, compilation excluded: of the
-process's CPU seconds on a CPU, else of wall time; steps are counted. The first column of a row is what a loop would do:
-the sum of the steps of all problems; under `vmap` every lane makes those of the slowest.
+process's CPU seconds on a CPU, else of wall time. Steps are counted: the first column is what a
+loop makes, the sum over the problems; under `vmap` every lane makes those of the slowest.
 """
 
 import argparse
