@@ -20,6 +20,7 @@ EVERYTHING = {
     *CARRIERS, "closure", "operators", "linear", "fixed_point", "modes", "solve", "functions",
     "problems", "solvers", "divergence", "nonsmooth", "trust", "bilevel", "optimizers", "flows",
     "batch", "taylor", "jaxns",
+    "batch", "kernels", "jaxns",
 }  # fmt: skip
 
 # Which rooms of the package (its modules and subpackages) a room may import. A new room gets a row.
@@ -46,6 +47,7 @@ ARROWS: dict[str, set[str]] = {
     "flows": CARRIERS | {"nonsmooth"},
     "taylor": CARRIERS,
     "batch": CARRIERS | {"fixed_point", "modes", "solve"},
+    "kernels": CARRIERS | {"linear"},
     "jaxns": {
         "_conflict",
         "divergence",
@@ -63,6 +65,7 @@ ARROWS: dict[str, set[str]] = {
         "flows",
         "batch",
         "taylor",
+        "kernels",
     },
     "experiments": EVERYTHING,
     "cli": EVERYTHING | {"experiments"},

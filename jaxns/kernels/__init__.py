@@ -1,0 +1,14 @@
+"""Kernel systems: solved row by row, log determinants, evidence (arXiv 2310.20581, 2107.00243)."""
+
+from jaxns.kernels.dual_descent import DualDescent
+from jaxns.kernels.matrix import GivenMatrix, KernelMatrix, matern32, rbf
+from jaxns.kernels.system import System
+
+__all__ = [
+    "DualDescent",
+    "GivenMatrix",
+    "KernelMatrix",
+    "System",
+    "matern32",
+    "rbf",
+]
