@@ -1,5 +1,7 @@
 """Estimated log determinants and likelihoods against those of a Cholesky factorisation."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -88,6 +90,21 @@ def test_gradients_are_unbiased_estimates_of_the_exact_one():
     assert np.all(spread[1] < 1e-3 * spread[0])
 
 
+def test_likelihoods_in_float32_side_by_side():
+    """One compiled program of `jit`, `vmap` and `grad`, with P so near K̂ that little is random."""
+    how = kernels.Estimate(rank=15, probes=2, lanczos=10, tol=1e-5)
+    points, x, y = jnp.float32([[0.6, 1.0, 0.1], [0.8, 1.3, 0.2]]), np.float32(X), np.float32(Y)
+    lanes = jax.vmap(
+        jax.value_and_grad(lambda t: kernels.log_marginal_likelihood(system(t, x, y), how))
+    )
+    values, slopes = jax.jit(lanes)(points)
+    assert values.dtype == slopes.dtype == jnp.float32
+    for theta, value, slope in zip(jnp.float64(points), values, slopes, strict=True):
+        np.testing.assert_allclose(value, exact_likelihood(theta, X, Y), rtol=1e-3)
+        expected = central_difference(lambda t: exact_likelihood(t, X, Y), theta)
+        np.testing.assert_allclose(slope, expected, rtol=1e-2, atol=1e-2)
+
+
 def test_the_preconditioner_is_the_partial_factorisation():
     """Greedy pivots; powers and log det of P; also where K has a rank below k."""
     A = rng.normal(size=(12, 4))
@@ -97,17 +114,23 @@ def test_the_preconditioner_is_the_partial_factorisation():
         p = int(np.argmax(np.diag(remaining)))
         taken.append(p)
         remaining = remaining - np.outer(remaining[p], remaining[p]) / remaining[p, p]
-    for rank in (0, 2, 7):
-        pivots = preconditioner.choose(kernels.GivenMatrix(low), rank)
-        assert list(pivots.index[: min(rank, 4)]) == taken[:rank]
-        assert int(jnp.sum(pivots.used)) == min(rank, 4)
-        P = preconditioner.precondition(kernels.GivenMatrix(low), 0.1, pivots)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def facts(rank):
+        K = kernels.GivenMatrix(low)
+        pivots = preconditioner.choose(K, rank)
+        P = preconditioner.precondition(K, 0.1, pivots)
         whole = P(jnp.eye(12))
-        half = P.power(-0.5, jnp.eye(12))
+        return pivots, whole, P.power(-0.5, jnp.eye(12)), P.power(-1.0, whole), P.log_det()
+
+    for rank in (0, 2, 7):
+        pivots, whole, half, identity, log_det = facts(rank)
+        assert list(pivots.index[: min(rank, 4)]) == taken[:rank]
+        assert np.sum(pivots.used) == min(rank, 4)
         np.testing.assert_allclose(half @ whole @ half, np.eye(12), atol=1e-11)
-        np.testing.assert_allclose(P.power(-1.0, whole), np.eye(12), atol=1e-11)
-        np.testing.assert_allclose(P.log_det(), jnp.linalg.slogdet(whole)[1], rtol=1e-12)
-    np.testing.assert_allclose(whole, low + 0.1 * jnp.eye(12), atol=1e-12)
+        np.testing.assert_allclose(identity, np.eye(12), atol=1e-11)
+        np.testing.assert_allclose(log_det, np.linalg.slogdet(whole)[1], rtol=1e-12)
+    np.testing.assert_allclose(whole, low + 0.1 * np.eye(12), atol=1e-12)
 
 
 def test_what_has_not_converged_is_nan():

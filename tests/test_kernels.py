@@ -28,7 +28,8 @@ def steps(count):
 
 def error(alpha):
     """‖K(α − α*)‖ / ‖Kα*‖, infinite where the iteration overflowed."""
-    found = np.linalg.norm(K @ (np.asarray(alpha) - EXACT)) / np.linalg.norm(K @ EXACT)
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = np.linalg.norm(K @ (np.asarray(alpha) - EXACT)) / np.linalg.norm(K @ EXACT)
     return found if np.isfinite(found) else np.inf
 
 
