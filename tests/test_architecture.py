@@ -19,8 +19,7 @@ CARRIERS = {"struct", "tree", "validate"}
 EVERYTHING = {
     *CARRIERS, "closure", "operators", "linear", "fixed_point", "modes", "solve", "functions",
     "problems", "solvers", "divergence", "nonsmooth", "trust", "bilevel", "optimizers", "flows",
-    "batch", "taylor", "jaxns",
-    "batch", "kernels", "jaxns",
+    "batch", "taylor", "kernels", "jaxns",
 }  # fmt: skip
 
 # Which rooms of the package (its modules and subpackages) a room may import. A new room gets a row.
