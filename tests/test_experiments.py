@@ -343,6 +343,12 @@ def test_devices_that_are_not_there(override, said, tmp_path, capsys):
     assert said in capsys.readouterr().err
 
 
+def test_a_mesh_that_is_not_used_is_said_to_be(tmp_path, caplog):
+    path = str(CONFIGS / "heavy_ball.toml")
+    main(["run", path, "--set", "steps=8", "--set", "mesh.batch=1", "--out", str(tmp_path)])
+    assert "has no repetitions to spread" in caplog.text
+
+
 @pytest.mark.slow
 def test_two_hosts_of_two_devices_have_the_numbers_of_one(convergence, tmp_path):
     """The first one writes; the repetitions are spread over the four devices."""

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from jaxns.experiments.reporting import Check, ExperimentError, Table, Tidy
 from jaxns.experiments.session import Report, Session
 
 __all__ = ["ExperimentError", "Outcome", "run"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +47,8 @@ def run(settings: Base, out: Path, report: Report) -> Outcome:
     session = Session(report, out, settings, mesh)
     with jax.enable_x64(settings.precision == "float64"), jax.default_device(device):
         result = experiment.run(settings, session)
+    if mesh is not None and not session.spread:
+        logger.warning("mesh: %s has no repetitions to spread, one device did all", settings.title)
     table, checks = experiment.table(result), experiment.checks(result)
     if jax.process_index() > 0:
         session.close()

@@ -26,14 +26,15 @@ class Session:
     """Called like a `Report`; `each` runs units of work and keeps what they return.
 
     `vmap` is for the repetitions of one unit: they are spread over the devices of the config's
-    mesh. What is kept lies in `folder`, in the name of everything it depends on (the config, the
-    versions of jaxns, jax and numpy), and is thrown away by `close`, when the run is complete.
+    mesh; `spread` tells whether there may have been any. What is kept lies in `folder`, in the name
+    of everything it depends on (the config, the versions of jaxns, jax and numpy), and is thrown
+    away by `close`, when the run is complete.
     """
 
     def __init__(
         self, report: Report, folder: Path, settings: Base, mesh: Mesh | None = None
     ) -> None:
-        self.report, self.mesh = report, mesh
+        self.report, self.mesh, self.spread = report, mesh, False
         versions = [jaxns.__version__, *map(metadata.version, ("jax", "jaxlib", "numpy"))]
         name = repr((settings.model_dump_json(), versions)).encode()
         host = f"-{jax.process_index()}" if jax.process_count() > 1 else ""
@@ -44,6 +45,7 @@ class Session:
 
     def vmap(self, f: Callable) -> Callable:
         """`jaxns.batch.vmap` over the devices of the mesh, compiled."""
+        self.spread = True
         return batch.vmap(f, self.mesh) if self.mesh else jax.jit(jax.vmap(f))
 
     def each(self, task: str, units: Mapping[str, Callable[[], T]]) -> list[T]:
@@ -61,6 +63,7 @@ class Session:
     def _kept(self, name: str, compute: Callable[[], T]) -> T:
         path = self.folder / (hashlib.sha256(name.encode()).hexdigest()[:16] + ".pickle")
         if _everywhere(path.exists()):
+            self.spread = True
             return pickle.loads(path.read_bytes())
         result: Any = compute()
         self.folder.mkdir(parents=True, exist_ok=True)

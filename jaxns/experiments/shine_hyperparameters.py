@@ -155,7 +155,9 @@ class Instance:
 
 
 def run(settings: Settings, session: Session) -> Findings:
-    units = {source.name: partial(compare, source, settings) for source in settings.sources}
+    units = {
+        source.name: partial(compare, source, settings, session) for source in settings.sources
+    }
     found = dict(zip(units, session.each("data", units), strict=True))
     every = found.values()
     checks = (
@@ -207,13 +209,13 @@ def against_work(scheme: str, c: Compared) -> Curve:
     return Curve(scheme, np.stack([b[k] for b, k in zip(behind, done, strict=True)]), at)
 
 
-def compare(source: Source, settings: Settings) -> Compared:
+def compare(source: Source, settings: Settings, session: Session) -> Compared:
     X, y = load(source)
     X, y = jnp.asarray(X), jnp.asarray(labels(y))
     orders = [np.random.default_rng(seed).permutation(len(y)) for seed in range(settings.seeds)]
 
     def splits(method: Callable) -> Callable:
-        every = jax.jit(jax.vmap(lambda order, *more: method(Instance(X, y, order), *more)))
+        every = session.vmap(lambda order, *more: method(Instance(X, y, order), *more))
         return lambda *more: [np.asarray(a) for a in every(jnp.stack(orders), *more)]
 
     low, high = np.log(RANGE)
