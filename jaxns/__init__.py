@@ -9,7 +9,7 @@ it stops (a `Stop`), and how it is differentiated (a mode).
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from jaxns import _conflict, batch, bilevel, flows, functions, kernels, nonsmooth, problems
+from jaxns import _conflict, batch, bilevel, flows, functions, kernels, modes, nonsmooth, problems
 from jaxns.divergence import sinkhorn_divergence
 from jaxns.fixed_point import ConvergenceError, Solution, Status, Stop
 from jaxns.modes import Auto, Implicit, OneStep, Piggyback, Probe, Shine
@@ -106,6 +106,7 @@ __all__ = [
     "Piggyback",
     "Probe",
     "Shine",
+    "modes",
     # whether it can be trusted
     "Certificate",
     "Record",

@@ -4,12 +4,16 @@ A mode is any object with
 
     run(iteration, theta, z0, stop) -> Run
 
-that iterates and attaches its derivative rule to the result. Modes differ only in the rule.
+that iterates and attaches its derivative rule to the result. Modes differ only in the rule. One
+that is an inverse of I − ∂F, exact or not, needs nothing but `invert`: see `jaxns.modes.rule`, and
+the notebook "Write your own mode".
 """
 
 from typing import Any, Protocol
 
 from jaxns.fixed_point import Iteration, Run, Stop
+from jaxns.linear import Report
+from jaxns.modes import rule
 from jaxns.modes.auto import Auto
 from jaxns.modes.implicit import Implicit
 from jaxns.modes.one_step import OneStep
@@ -18,7 +22,18 @@ from jaxns.modes.probe import Probe
 from jaxns.modes.shine import Shine
 from jaxns.tree import Tree
 
-__all__ = ["Auto", "Implicit", "Mode", "OneStep", "Piggyback", "Probe", "Shine"]
+__all__ = [
+    "Auto",
+    "Implicit",
+    "OneStep",
+    "Piggyback",
+    "Probe",
+    "Shine",
+    # what a mode of one's own is made with
+    "Mode",
+    "Report",
+    "rule",
+]
 
 
 class Mode(Protocol):

@@ -41,9 +41,6 @@ class OneStep:
     def run(self, iteration: Iteration, theta: Any, z0: Tree, stop: Stop) -> Run:
         return rule.run(iteration, theta, z0, stop, self)
 
-    def known(self, iteration: Iteration, theta: Any, z: Tree, control: Any) -> None:
-        """Nothing but the map is used."""
-
     def invert(self, system: rule.System, b: Array) -> tuple[Array, linear.Report]:
         def body(_, x):
             return b + (x - system.matvec(x))
@@ -57,6 +54,3 @@ class OneStep:
     def cost(self, steps: Any, adjoint_steps: Any, z: Tree, control: Any) -> tuple[Any, Any]:
         """Evaluations and bytes."""
         return self.steps, 2 * tree.nbytes(z)
-
-    def check(self, solved: Array) -> None:
-        """A finite sum cannot fail."""

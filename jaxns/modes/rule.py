@@ -4,11 +4,15 @@ With A = ∂_z F(z, θ) and B = ∂_θ F(z, θ) at the last iterate, z = F(z, θ
 
     dz = (I − A)⁻¹ B dθ,        θ̄ = Bᵀ (I − A)⁻ᵀ z̄.
 
-A mode only supplies the inverse, exact or approximate, as `invert(system, b)`: the linear system
-solved (`Implicit`), K terms of the Neumann series (`OneStep`), the quasi-Newton matrix that the run
-left behind (`Shine`); `check(solved)` may raise when an eager backward pass got no finite answer.
-What a solver knows of the inverse, and the mode asks for in `known(iteration, theta, z, control)`,
-a pair b ↦ (I − A)⁻¹ b, b ↦ (I − A)⁻ᵀ b or None, is put into the system. The start z0 and the
+A mode only supplies the inverse, exact or approximate, as `invert(system, b) -> (answer, Report)`:
+the linear system solved (`Implicit`), K terms of the Neumann series (`OneStep`), the quasi-Newton
+matrix that the run left behind (`Shine`). It may have
+
+    known(iteration, theta, z, control): what the solver knows of the inverse, a pair
+        b ↦ (I − A)⁻¹ b, b ↦ (I − A)⁻ᵀ b or None, to be put into the system;
+    check(solved): raises where an eager backward pass got no finite answer.
+
+The start z0 and the
 control state have no influence on a fixed point, hence derivative zero. Only those leaves of θ are
 differentiated whose derivative is asked for.
 """
@@ -140,7 +144,8 @@ def _system(flat, leaves, z, control, mode, matvec):
         return None if function is None else lambda v: flatten(function(unravel(v)))
 
     leaves, z, control = lax.stop_gradient((leaves, z, control))
-    found = mode.known(flat.iteration, flat.settled(control, leaves), z, control)
+    known = getattr(mode, "known", lambda *point: None)
+    found = known(flat.iteration, flat.settled(control, leaves), z, control)
     inverse, transposed = (None, None) if found is None else map(on_vectors, found)
     M = on_vectors(getattr(mode, "precondition", None))
     M_transposed = None if M is None else _transpose(M, flatten(z))
@@ -181,7 +186,8 @@ def _backward_pass(flat: _Flat, saved: tuple, cotangent: Run):
     selection, leaves, z, control, mode = saved
     z_bar = jax.tree.map(instantiate, cotangent.image, is_leaf=is_symbolic_zero)
     grads, solved, probe = _pullback(flat, selection, leaves, z, control, mode, z_bar)
-    mode.check(solved)
+    if hasattr(mode, "check"):
+        mode.check(solved)
     grads = selection.merge(grads, [None] * selection.wanted.count(False))
     if probe is None:
         return grads, None, None, None

@@ -88,9 +88,6 @@ class Shine:
             system.matvec, b, H, transpose_solve=H_transposed, has_aux=True
         )
 
-    def check(self, solved: Array) -> None:
-        """An estimate cannot fail."""
-
 
 def _refine(
     matvec: linear.Matvec, v: Array, w: Array, H: linear.Matvec, steps: int
