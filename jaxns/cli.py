@@ -125,12 +125,12 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from jaxns.experiments.report import page
+    from jaxns.experiments.report import write
 
     remarks = arguments.folder / "not_reproduced.md"
     text = remarks.read_text(encoding="utf-8") if remarks.exists() else ""
     configs = _configs(arguments.folder)
-    arguments.out.write_text(page(configs, arguments.results, text), encoding="utf-8")
+    write(configs, arguments.results, text, arguments.out)
     return 0
 
 

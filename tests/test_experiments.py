@@ -17,6 +17,9 @@ pytest.importorskip("pydantic")
 pytest.importorskip("rich")
 pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
+pytest.importorskip("PIL")
+
+from PIL import Image
 
 import jaxns
 from jaxns.cli import main
@@ -303,12 +306,16 @@ def test_the_page_of_what_is_reproduced(lasso, tmp_path, capsys):
     checks = [*lasso["checks"], {"claim": "|x| < 1", "measured": "2", "met": False}]
     record = json.dumps({**lasso, "checks": checks})
     (results / "diabetes_lasso" / "result.json").write_text(record)
+    Image.new("RGB", (2000, 1000), "white").save(results / "diabetes_lasso" / "figure.png")
     (folder / "not_reproduced.md").write_text("## Not here\n")
     assert main([*arguments, "--out", str(tmp_path / "page.md")]) == 0
     page = (tmp_path / "page.md").read_text()
     assert f"{len(checks) - 1} of {len(checks)} |" in page
     assert r"| **not met** | \|x\| < 1 | 2 |" in page
     assert page.endswith("## Not here\n")
+    assert "(images/reproduction/diabetes_lasso.png)" in page
+    with Image.open(tmp_path / "images" / "reproduction" / "diabetes_lasso.png") as figure:
+        assert figure.size == (1000, 500)
     assert all(version in page for version in (jaxns.__version__, jax.__version__))
 
 
@@ -317,6 +324,8 @@ def test_the_page_in_the_documentation_is_of_these_configs():
     for path in CONFIGS.glob("*.toml"):
         assert f"(#{path.stem})" in page, "jaxns run --all && jaxns report"
         assert load(path).title in page
+        image = CONFIGS.parent / "docs" / "images" / "reproduction" / f"{path.stem}.png"
+        assert 5_000 < image.stat().st_size < 150_000
 
 
 def test_in_a_notebook():

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from jaxns.experiments.reporting import ExperimentError
 
 HEAD = """\
@@ -15,6 +17,24 @@ it, says a correct reproduction must show is checked by the run itself, with the
 run in which one is not met ends with exit status 1. Instances are of this library unless said
 otherwise: the papers seldom give sizes and seeds. `--reduced` runs the same checks in seconds.
 """
+
+
+WIDTH = 1000  # pixels of a figure on the page
+IMAGES = Path("images/reproduction")  # beside the page
+
+
+def write(configs: Mapping[Path, Any], results: Path, remarks: str, out: Path) -> None:
+    """Write the `page`, and its figures, smaller and in a palette."""
+    text = page(configs, results, remarks)
+    images = out.parent / IMAGES
+    images.mkdir(parents=True, exist_ok=True)
+    for path in configs:
+        with Image.open(results / path.stem / "figure.png") as figure:
+            size = WIDTH, round(figure.height * WIDTH / figure.width)
+            small = figure.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+        few = small.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=2)
+        few.save(images / f"{path.stem}.png", optimize=True)
+    out.write_text(text, encoding="utf-8")
 
 
 def page(configs: Mapping[Path, Any], results: Path, remarks: str) -> str:
@@ -70,6 +90,7 @@ def _section(path: Path, config: Any, record: dict[str, Any]) -> str:
     ]
     if config.limits:
         lines += ["", f"Not reproduced: {config.limits}"]
+    lines += ["", f"![{config.title}]({(IMAGES / path.stem).as_posix()}.png)"]
     return "\n".join([*lines, ""])
 
 
