@@ -206,6 +206,11 @@ def test_importing_jaxns_imports_nothing_heavy():
     assert not EAGERLY & set(new)
 
 
+def test_importing_jaxns_computes_nothing():
+    """… so that `jax.distributed` can still be set up, and a device chosen."""
+    assert after_import("jax._src.xla_bridge.backends_are_initialized()") == "False"
+
+
 def test_importing_jaxns_leaves_jax_as_it_was():
     assert after_import("jax.config.jax_enable_x64") == "False"
 

@@ -47,7 +47,7 @@ class Estimate:
         settle(self, "max_steps", validate.integer("max_steps", self.max_steps))
 
 
-def log_det(system: System, how: Estimate = Estimate()) -> Array:
+def log_det(system: System, how: Estimate | None = None) -> Array:
     r"""log det(K + σ²I), estimated by stochastic Lanczos quadrature (Ubaru, Chen and Saad 2017).
 
         log det P + (1/ℓ) Σ_i u_iᵀ log(P^(−1/2) K̂ P^(−1/2)) u_i,   u_i random signs
@@ -59,19 +59,21 @@ def log_det(system: System, how: Estimate = Estimate()) -> Array:
 
     where x_i is found by preconditioned conjugate gradients from the guess w_i.
     """
-    return _log_det(system.K, jnp.asarray(system.noise, system.K.diagonal().dtype), how)
+    noise = jnp.asarray(system.noise, system.K.diagonal().dtype)
+    return _log_det(system.K, noise, Estimate() if how is None else how)
 
 
-def solve(system: System, how: Estimate = Estimate()) -> tuple[Array, linear.Report]:
+def solve(system: System, how: Estimate | None = None) -> tuple[Array, linear.Report]:
     """(K + σ²I)⁻¹ b by preconditioned conjugate gradients, and how far each column got.
 
     Differentiable any number of times, forwards and backwards.   b: (n,) or (n, s).
     """
     K, noise = system.K, jnp.asarray(system.noise)
+    how = Estimate() if how is None else how
     return _solve(K, noise, jnp.asarray(system.b), _precondition(K, noise, how), how)
 
 
-def log_marginal_likelihood(system: System, how: Estimate = Estimate()) -> Array:
+def log_marginal_likelihood(system: System, how: Estimate | None = None) -> Array:
     """−½ (bᵀ K̂⁻¹ b + log det K̂ + n log 2π), with the log determinant and its gradient estimated.
 
     b: (n,), the targets.
