@@ -58,7 +58,7 @@ def _taylor(f: Callable[[Tree], Tree], x: Tree, v: Tree, order: int) -> list[Tre
     kind = jax.tree.structure(jax.eval_shape(f, x))
     try:
         values, series = jet(flat, tuple(leaves), tuple(paths))
-    except (KeyError, NotImplementedError, UnexpectedTracerError) as error:
+    except (AttributeError, KeyError, NotImplementedError, UnexpectedTracerError) as error:
         known = isinstance(error, KeyError) and error.args
         what = str(error.args[0]) if known else "a function with a derivative rule of its own"
         raise TypeError(

@@ -191,7 +191,7 @@ def _closest(a: Array, b: Array) -> Array:
 
 def _scan(equation: JaxprEqn, values: list[Germ], watch: bool) -> tuple[Sequence[Germ], Seen]:
     params = equation.params
-    consts, carry, xs = _split(values, params["num_consts"], params["num_carry"])
+    consts, carry, xs = _split(values, *programs.scanned(equation))
     if not watch and not has_kinks(equation):
         return _expand(equation, values), []
 

@@ -43,7 +43,7 @@ SMOOTH = (
     | SMOOTH_REDUCTIONS
     | _named(
         "cholesky conv_general_dilated cumlogsumexp cumprod cumsum div dot_general eigh fft "
-        "householder_product integer_pow lu psum qr reduce_window_sum scatter-add scatter-mul svd "
-        "triangular_solve tridiagonal_solve"
+        "householder_product integer_pow lu one_minus_square psum qr reduce_window_sum "
+        "scatter-add scatter-mul svd triangular_solve tridiagonal_solve"
     )
 )

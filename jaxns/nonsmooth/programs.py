@@ -61,6 +61,22 @@ def inner(equation: JaxprEqn) -> tuple[ClosedJaxpr, ...]:
     return tuple(params["branches"]) if equation.primitive.name == "cond" else ()
 
 
+def scanned(equation: JaxprEqn) -> tuple[int, int]:
+    """How many inputs of a scan are constants, and how many are carried on.
+
+    Read off the shapes, since versions of JAX say it in different parameters: what is scanned has
+    one axis more outside than inside, and what is carried has not.
+    """
+    inside = closed(equation.params["jaxpr"]).jaxpr
+
+    def alike(outer: Sequence[Any], inner: Sequence[Any]) -> int:
+        pairs = zip(outer, inner, strict=True)
+        return sum(len(o.aval.shape) == len(i.aval.shape) for o, i in pairs)
+
+    carried = alike(equation.outvars, inside.outvars)
+    return alike(equation.invars, inside.invars) - carried, carried
+
+
 def equations(program: Jaxpr | ClosedJaxpr) -> Iterator[JaxprEqn]:
     """All of them, each before those inside it."""
     for equation in closed(program).jaxpr.eqns:

@@ -109,6 +109,7 @@ def _cumulative(equation: JaxprEqn, _: float) -> float:
 
 RULES: dict[str, Callable[[JaxprEqn, float], Any]] = {
     "div": lambda equation, nonlinear: _out(equation) * (1 + nonlinear),  # a (1/b)
+    "one_minus_square": lambda equation, _: 2 * _out(equation),
     "integer_pow": _power,
     "dot_general": _product,
     "conv_general_dilated": _convolution,

@@ -120,7 +120,7 @@ def _equation(
 
         index = jnp.clip(jnp.asarray(which, jnp.int32), 0, len(branches) - 1)
         return lax.switch(index, [take(k) for k in range(len(branches))], operands, counts)
-    m, n = params["num_consts"], params["num_carry"]  # scan
+    m, n = programs.scanned(equation)
     consts, carry, xs = values[:m], values[m : m + n], values[m + n :]
 
     def step(state: tuple[list[Any], Array], x: list[Any]) -> tuple[Any, list[Any]]:
