@@ -10,7 +10,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from scipy.optimize import linprog, nnls
+from scipy.optimize import linprog, lsq_linear
 
 from jaxns.functions import (
     L1,
@@ -240,7 +240,12 @@ def polyhedron_distance(G, h, A, b):
 
     def distance(u, s):
         met = G[np.abs(G @ u - h) <= 1e-9]
-        return nnls(np.concatenate([met, A, -A]).T, s)[1]
+        normals = np.concatenate([met, A]).T
+        if not normals.size:
+            return np.linalg.norm(s)
+        least = np.repeat([0.0, -np.inf], [len(met), len(A)])
+        found = lsq_linear(normals, s, (least, np.inf), method="bvls", tol=1e-14)
+        return np.linalg.norm(normals @ found.x - s)
 
     return distance
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from cases import central_difference
 from prox_sets import exponential_conjugate
-from scipy.optimize import linear_sum_assignment, nnls
+from scipy.optimize import linear_sum_assignment, lsq_linear
 
 from jaxns.functions import (
     AffineSet,
@@ -192,7 +192,10 @@ def test_affine_set_is_differentiable_along_changes_of_the_same_rank():
 def distance_from_normals(G, h, x, u):
     """How far x − u is from the cone of the rows that u meets."""
     met = G[np.abs(G @ u - h) < 1e-9]
-    return nnls(met.T, x - u)[1] if len(met) else np.abs(x - u).max()
+    if not len(met):
+        return np.abs(x - u).max()
+    found = lsq_linear(met.T, x - u, (0, np.inf), method="bvls", tol=1e-14)
+    return np.linalg.norm(met.T @ found.x - (x - u))
 
 
 @pytest.mark.slow
