@@ -62,7 +62,7 @@ def solve(
             "problems must be a function of one item of `over`, such as "
             f"lambda penalty: Composite(f, L1(penalty)), got {type(problems).__name__}"
         )
-    validate_batch(over, x0)
+    _check_batch(over, x0)
     width = _width(solver, build, over) if width is None else width
     loop = Compaction(width, chunk)
 
@@ -83,15 +83,17 @@ def _width(solver: Any, build: Callable[[Any], Any], over: Tree) -> int:
     seen = [solver]
 
     def look(item):
-        seen[0] = build(item).default_solver()
+        problem = build(item)
+        if hasattr(problem, "default_solver"):  # `set_up` says what is wrong with one that has none
+            seen[0] = problem.default_solver()
 
     if solver is None:
         jax.eval_shape(jax.vmap(look), over)
     return 1 if getattr(seen[0], "sequential", False) else 16
 
 
-def validate_batch(*batches: Tree) -> int:
-    """The length of the first axis that all arrays share."""
+def _check_batch(*batches: Tree) -> None:
+    """That all arrays share a first axis."""
     sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(batches)}
     if len(sizes) != 1 or sizes == {()}:
         shapes = ", ".join(sorted({str(np.shape(leaf)) for leaf in jax.tree.leaves(batches)}))
@@ -99,8 +101,6 @@ def validate_batch(*batches: Tree) -> int:
             "problems (or over) and x0 must have arrays with one first axis, that of the batch; "
             f"got shapes {shapes or 'of no arrays'}"
         )
-    (size,) = sizes.pop()
-    return size
 
 
 def _raise_for(status: Status) -> None:

@@ -46,14 +46,14 @@ def diabetes(config: Data) -> Split:
     mean, scale = features[train].mean(0), features[train].std(0)
     varies = scale > 0
     Z = (features - mean) / np.where(varies, scale, 1)
-    kept = [j for j in _distinct_columns(Z[train]) if varies[j]]
+    kept = [j for j in distinct_columns(Z[train]) if varies[j]]
     Z = Z[:, kept]
     t = (targets - targets[train].mean()) / targets[train].std()
     names = expand.get_feature_names_out(bunch.feature_names)
     return Split(Z[train], t[train], Z[validate], t[validate], tuple(names[kept]))
 
 
-def _distinct_columns(Z: np.ndarray) -> list[int]:
+def distinct_columns(Z: np.ndarray) -> list[int]:
     """The columns that are not ± an earlier one; Z is standardised."""
     correlation = np.abs(Z.T @ Z) / len(Z)
     kept: list[int] = []

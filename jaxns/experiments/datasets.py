@@ -13,6 +13,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 from sklearn.preprocessing import PolynomialFeatures
 
 from jaxns.experiments.config import Count, Section
+from jaxns.experiments.data import distinct_columns
 
 Name = Literal["diabetes", "breast_cancer", "digits", "dense", "text"]
 WORDS = 60  # of a text, on average
@@ -46,7 +47,6 @@ def classes(source: Source) -> tuple[np.ndarray, np.ndarray]:
             bunch = load_diabetes(return_X_y=True)
             expand = PolynomialFeatures(2, include_bias=False)
             X, y = expand.fit_transform(bunch[0]), bunch[1]
-            X = X[:, expand.get_feature_names_out() != "x1^2"]  # a copy of the two-valued `sex`
         case "breast_cancer":
             X, y = load_breast_cancer(return_X_y=True)
         case "digits":
@@ -58,6 +58,8 @@ def classes(source: Source) -> tuple[np.ndarray, np.ndarray]:
     if source.name != "text":
         X = X[:, X.std(0) > 0]
         X = (X - X.mean(0)) / X.std(0)
+    if source.name == "diabetes":
+        X = X[:, distinct_columns(X)]  # the square of the two-valued `sex` copies it
     return X, y
 
 

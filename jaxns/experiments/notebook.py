@@ -6,13 +6,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import jax
 from matplotlib.figure import Figure
 
-from jaxns.experiments import catalogue
 from jaxns.experiments.loading import load
 from jaxns.experiments.reporting import Check, Experiment, Table
-from jaxns.experiments.session import Session
+from jaxns.experiments.run import compute
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +63,6 @@ def see(config: Path | str, *overrides: str, reduced: bool = True) -> Seen:
     config: its path.   overrides: as after `--set` on the command line, such as "steps=50".
     """
     settings = load(Path(config), overrides, reduced)
-    experiment = catalogue.find(settings.experiment)
     with tempfile.TemporaryDirectory() as folder:
-        session = Session(lambda *told: None, Path(folder), settings)
-        with jax.enable_x64(settings.precision == "float64"):
-            return Seen(experiment, experiment.run(settings, session))
+        experiment, result, _ = compute(settings, Path(folder), lambda *told: None)
+    return Seen(experiment, result)

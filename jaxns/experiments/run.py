@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from jaxns import batch
 from jaxns.experiments import catalogue, record, style
 from jaxns.experiments.config import Base
-from jaxns.experiments.reporting import Check, ExperimentError, Table, Tidy
+from jaxns.experiments.reporting import Check, Experiment, ExperimentError, Table, Tidy
 from jaxns.experiments.session import Report, Session
 
 __all__ = ["ExperimentError", "Outcome", "run"]
@@ -37,18 +37,11 @@ class Outcome:
 def run(settings: Base, out: Path, report: Report) -> Outcome:
     """Run the experiment that `settings` describes and write its record and figures into `out`.
 
-    The precision and the device are those of the config for the duration of the run; nothing global
-    is changed. A run that was interrupted goes on from the units that it had finished. With several
-    hosts each of them calls this, and the first one writes.
+    A run that was interrupted goes on from the units that it had finished. With several hosts each
+    of them calls this, and the first one writes.
     """
-    experiment, began = catalogue.find(settings.experiment), (time.monotonic(), time.process_time())
-    mesh, device = _devices(settings)
-    out.mkdir(parents=True, exist_ok=True)  # before the work, so that a bad path fails early
-    session = Session(report, out, settings, mesh)
-    with jax.enable_x64(settings.precision == "float64"), jax.default_device(device):
-        result = experiment.run(settings, session)
-    if mesh is not None and not session.spread:
-        logger.warning("mesh: %s has no repetitions to spread, one device did all", settings.title)
+    began = time.monotonic(), time.process_time()
+    experiment, result, session = compute(settings, out, report)
     table, checks = experiment.table(result), experiment.checks(result)
     if jax.process_index() > 0:
         session.close()
@@ -61,6 +54,23 @@ def run(settings: Base, out: Path, report: Report) -> Outcome:
     )
     session.close()
     return Outcome(table, checks, written)
+
+
+def compute(settings: Base, out: Path, report: Report) -> tuple[Experiment, Any, Session]:
+    """The experiment, what it computed, and the session, which keeps finished units in `out`.
+
+    The precision and the device are those of the config for the duration of the run; nothing global
+    is changed.
+    """
+    experiment = catalogue.find(settings.experiment)
+    mesh, device = _devices(settings)
+    out.mkdir(parents=True, exist_ok=True)  # before the work, so that a bad path fails early
+    session = Session(report, out, settings, mesh)
+    with jax.enable_x64(settings.precision == "float64"), jax.default_device(device):
+        result = experiment.run(settings, session)
+    if mesh is not None and not session.spread:
+        logger.warning("mesh: %s has no repetitions to spread, one device did all", settings.title)
+    return experiment, result, session
 
 
 def _devices(settings: Base) -> tuple[Mesh | None, Any]:

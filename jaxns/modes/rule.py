@@ -12,9 +12,8 @@ matrix that the run left behind (`Shine`). It may have
         b ↦ (I − A)⁻¹ b, b ↦ (I − A)⁻ᵀ b or None, to be put into the system;
     check(solved): raises where an eager backward pass got no finite answer.
 
-The start z0 and the
-control state have no influence on a fixed point, hence derivative zero. Only those leaves of θ are
-differentiated whose derivative is asked for.
+The start z0 and the control state have no influence on a fixed point, hence derivative zero. Only
+those leaves of θ are differentiated whose derivative is asked for.
 """
 
 import dataclasses

@@ -154,8 +154,8 @@ def _newton(first: ForwardBackward, model: Model, u: Tree) -> Tree:
     return unravel(v - frozen.krylov(matvec, r(v), method="auto"))
 
 
-def search(problem: Any, x: Tree, d: Tree, longest: Any = 1) -> Array:
-    """The first t of 1, ½, ¼, … times the longest by which the objective decreases enough.
+def search(problem: Any, x: Tree, d: Tree) -> Array:
+    """The first t of 1, ½, ¼, … by which the objective decreases enough.
 
     The decrease predicted for t = 1 is Δ = ∇f(x)ᵀd + g(x + d) − g(x).
     """
@@ -168,5 +168,4 @@ def search(problem: Any, x: Tree, d: Tree, longest: Any = 1) -> Array:
         enough = problem(tree.axpy(t, d, x)) <= here + ARMIJO * t * predicted + noise
         return ~enough & jnp.isfinite(here) & (t > SHORTEST)
 
-    start = jnp.asarray(longest, tree.dtype(x))
-    return tree.while_loop(too_long, lambda t: 0.5 * t, start)
+    return tree.while_loop(too_long, lambda t: 0.5 * t, jnp.ones((), tree.dtype(x)))
