@@ -35,6 +35,7 @@ from jaxns.solvers import (
     SelfConcordant,
     Sinkhorn,
     StochasticGradient,
+    WorkingSet,
 )
 from jaxns.solvers.stochastic_gradient import Decreasing
 from jaxns.struct import static, struct
@@ -93,6 +94,7 @@ __all__ = [
     "SelfConcordant",
     "Sinkhorn",
     "StochasticGradient",
+    "WorkingSet",
     "Decreasing",
     # when it stops
     "ConvergenceError",

@@ -146,6 +146,9 @@ SOLVERS: dict[str, Case] = {
     "CoordinateDescent": Case(
         jaxns.CoordinateDescent(), ("lasso", "sparse_logistic", "box"), ("sparse_logistic", "box")
     ),
+    "WorkingSet": Case(
+        jaxns.WorkingSet(), ("sparse_logistic", "elastic_net"), ("sparse_logistic", "elastic_net")
+    ),
     "Newton": Case(
         jaxns.Newton(),
         ("sparse_logistic", "logistic", "elastic_net", "box", "simplex", "smooth", "robust_lasso"),

@@ -150,8 +150,45 @@ class GroupL2(BlockNorm):
         return Duplicate(Integers(np.concatenate(lists)), size), GroupL2(penalty, labels)
 
 
+class SparseNorm:
+    """Σⱼ l1ⱼ |xⱼ| + norm(x), for a norm of groups. For those below to inherit."""
+
+    l1: Any
+    norm: Any
+
+    def __call__(self, x: Tree) -> Array:
+        return weighted_l1(per_leaf("l1", self.l1, x), x) + self.norm(x)
+
+    def prox(self, x: Tree, step: Any) -> Tree:
+        """Soft-threshold, then shrink each group (Friedman, Hastie and Tibshirani 2010)."""
+        return self.norm.prox(self._thresholded(x, step), step)
+
+    def prox_margin(self, x: Tree, step: Any) -> Array:
+        """At least: to the edge of a group's dead zone and, where a group is outside of it, of a
+        coordinate's."""
+        u = self._thresholded(x, step)
+        moves = self.norm.support(self.norm.prox(u, step))
+
+        def gaps(p, xi, moving):
+            return jnp.where(moving, from_threshold(jnp.abs(xi), step * p), jnp.inf)
+
+        l1 = per_leaf("l1", self.l1, x)
+        return nearest((jax.tree.map(gaps, l1, x, moves), self.norm.gaps(u, step)))
+
+    def support(self, x: Tree) -> Tree:
+        l1, in_group = per_leaf("l1", self.l1, x), self.norm.support(x)
+        return jax.tree.map(lambda p, xi, s: s & ((xi != 0) | (p == 0)), l1, x, in_group)
+
+    def curvature(self, x: Tree, v: Tree) -> Tree:
+        return self.norm.curvature(x, v)
+
+    def _thresholded(self, x: Tree, step: Any) -> Tree:
+        l1 = per_leaf("l1", self.l1, x)
+        return jax.tree.map(lambda p, xi: soft_threshold(xi, step * p), l1, x)
+
+
 @struct
-class SparseGroup:
+class SparseGroup(SparseNorm):
     """Σⱼ l1ⱼ |xⱼ| + Σ_g group_g ‖x_g‖₂ (sparse group lasso).
 
     l1: as the penalty of `L1`.   group, groups: as the penalty and the groups of `GroupL2`.
@@ -166,56 +203,24 @@ class SparseGroup:
         settle(self, "group", validate.coefficients("group", self.group))
         settle(self, "groups", Groups.read(self.groups))
 
-    def __call__(self, x: Tree) -> Array:
-        return weighted_l1(per_leaf("l1", self.l1, x), x) + self._grouped(x)
+    @property
+    def norm(self) -> GroupL2:
+        return GroupL2(self.group, self.groups)
 
-    def prox(self, x: Tree, step: Any) -> Tree:
-        """Soft-threshold, then shrink each group (Friedman, Hastie and Tibshirani 2010)."""
-        l1 = per_leaf("l1", self.l1, x)
-        return self._grouped.prox(
-            jax.tree.map(lambda p, xi: soft_threshold(xi, step * p), l1, x), step
-        )
-
-    def prox_margin(self, x: Tree, step: Any) -> Array:
-        """At least: to the edge of a group's dead zone and, where a group is outside of it, of a
-        coordinate's."""
-        l1 = per_leaf("l1", self.l1, x)
-        u = jax.tree.map(lambda p, xi: soft_threshold(xi, step * p), l1, x)
-        moves = self._grouped.support(self._grouped.prox(u, step))
-
-        def gaps(p, xi, moving):
-            return jnp.where(moving, from_threshold(jnp.abs(xi), step * p), jnp.inf)
-
-        return nearest((jax.tree.map(gaps, l1, x, moves), self._grouped.gaps(u, step)))
-
-    def support(self, x: Tree) -> Tree:
-        l1, in_group = per_leaf("l1", self.l1, x), self._grouped.support(x)
-        return jax.tree.map(lambda p, xi, s: s & ((xi != 0) | (p == 0)), l1, x, in_group)
-
-    def curvature(self, x: Tree, v: Tree) -> Tree:
-        return self._grouped.curvature(x, v)
-
-    def separate(self, x: Array) -> tuple[np.ndarray | None, "Thresholded"]:
+    def separate(self, x: Array) -> tuple[np.ndarray | None, "SparseBlock"]:
         """Disjoint blocks of indices, and the function of each."""
-        l1, (index, norm) = repeat("l1", self.l1, x), self._grouped.separate(x)
+        l1, (index, norm) = repeat("l1", self.l1, x), self.norm.separate(x)
         if index is not None:
             l1 = l1.at[index].get(mode="fill", fill_value=0)
-        return index, Thresholded(l1, norm)
-
-    @property
-    def _grouped(self) -> GroupL2:
-        return GroupL2(self.group, self.groups)
+        return index, SparseBlock(l1, norm)
 
 
 @struct
-class Thresholded:
-    """Σⱼ l1ⱼ |xⱼ| + norm(x), by its prox."""
+class SparseBlock(SparseNorm):
+    """Σⱼ l1ⱼ |xⱼ| + norm(x) for a single group."""
 
     l1: Any
     norm: L2
-
-    def prox(self, x: Array, step: Any) -> Array:
-        return self.norm.prox(soft_threshold(x, step * self.l1), step)
 
 
 def block_norms(blocks: Blocks, x: Array) -> Array:

@@ -19,6 +19,7 @@ from jaxns.solvers.relaxed import Relaxed
 from jaxns.solvers.self_concordant import SelfConcordant
 from jaxns.solvers.sinkhorn import Sinkhorn
 from jaxns.solvers.stochastic_gradient import StochasticGradient
+from jaxns.solvers.working_set import WorkingSet
 
 __all__ = [
     "ADMM",
@@ -40,4 +41,5 @@ __all__ = [
     "SelfConcordant",
     "Sinkhorn",
     "StochasticGradient",
+    "WorkingSet",
 ]
