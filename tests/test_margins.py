@@ -376,7 +376,7 @@ def test_every_function_says_what_it_knows():
         if hasattr(cls, "prox"):
             assert (name in known) != (name in UNKNOWN), name
         if hasattr(cls, "gradient"):
-            assert name in gradients or name == "Smooth", name
+            assert name in gradients or name in ("ModelLoss", "Smooth"), name
     smooth = functions.Smooth(jnp.sum)
     for f in (Scale(smooth, 2.0), Sum(smooth, L1(1.0)), functions.Slope(1.0)):
         assert not hasattr(f, "prox_margin")

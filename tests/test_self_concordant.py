@@ -9,8 +9,11 @@ import pytest
 from jax import lax
 
 import jaxns
-from jaxns.functions import L1, Box, LeastSquares, Logistic
+from jaxns.functions import L1, Box, LeastSquares, Logistic, ModelLoss, SquaredDistance
 from jaxns.functions.norms import PseudoHuber
+from jaxns.functions.smooth import Smooth
+from jaxns.nonsmooth import cost, programs
+from jaxns.solvers import dual_newton, frozen
 
 N, P, PENALTY = 60, 30, 0.002
 _rng = np.random.default_rng(0)
@@ -105,3 +108,182 @@ def test_what_it_cannot_solve_is_said():
         jaxns.solve(jaxns.Composite(LOGISTIC.f, L1(1.0), np.eye(P)), SOLVER)
     with pytest.raises(ValueError, match="mu must be positive"):
         jaxns.SelfConcordant(mu=0.0)
+
+
+# More unknowns than outputs: systems of the size of the outputs (Prox-GGN-SCORE)
+
+WIDE = _rng.normal(size=(10, 40)) / 3
+wide_signs = np.sign(WIDE[:, :4] @ [4.0, -3.0, 5.0, -4.0])
+STRICT = jaxns.Stop(tol=1e-13)
+
+
+def network(x, X):
+    """Two layers, with more parameters than there are samples."""
+    return jnp.tanh(X @ x["W"]) @ x["v"]
+
+
+def fit(network_data, target, penalty):
+    return jaxns.Composite(
+        ModelLoss(SquaredDistance(target), Smooth(network, network_data)), L1(penalty)
+    )
+
+
+NETWORK_X = _rng.normal(size=(9, 5))
+TEACHER = {"W": 2.0 * np.eye(5, 4) * (np.arange(4) < 2), "v": np.array([2.0, -1.5, 0.0, 0.0])}
+NETWORK_Y = network(TEACHER, NETWORK_X)
+NETWORK_START = {"W": _rng.normal(size=(5, 4)), "v": _rng.normal(size=4)}
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_a_system_of_the_size_of_the_rows(dtype):
+    """Woodbury, against the whole matrix; entries of D that are 0 are raised."""
+    D, r = _rng.uniform(0.01, 1, 40).astype(dtype), _rng.normal(size=40).astype(dtype)
+    B, on = WIDE.astype(dtype), _rng.random(40) < 0.6
+    found = frozen.low_rank(D, B, on)(r)
+    assert found.dtype == dtype
+    S = np.ix_(on, on)
+    expected = np.linalg.solve((np.diag(D) + B.T @ B)[S], r[on])
+    np.testing.assert_allclose(found[on], expected, atol=1e-12 if dtype == np.float64 else 1e-3)
+    np.testing.assert_array_equal(found[~on], r[~on])
+    raised = frozen.floored(np.where(on, D, 0), B)
+    np.testing.assert_array_equal(raised[on], D[on])
+    assert np.all(raised > 0)
+    np.testing.assert_array_equal(frozen.floored(0 * D, 0 * B), 1)
+
+
+@pytest.mark.parametrize("penalty", [0.05, np.where(np.arange(40) % 4, 0.05, 0)])
+def test_the_model_is_minimised_from_its_dual(penalty):
+    """Optimal: the slope of the model is in the subdifferential of the penalty, at once."""
+    b, x = _rng.normal(size=(2, 40))
+    D = np.geomspace(1e-3, 1, 40)
+    u = np.asarray(jax.jit(dual_newton.minimiser)(b, x, D, WIDE, penalty))
+    slope = b + (np.diag(D) + WIDE.T @ WIDE) @ (u - x)
+    assert 0 < np.count_nonzero(u) < 40
+    moving = (u != 0) | (np.broadcast_to(penalty, 40) == 0)
+    np.testing.assert_allclose((slope + penalty * np.sign(u))[moving], 0, atol=1e-9)
+    assert np.all(np.abs(slope) <= penalty + 1e-9)
+
+
+def derivative(solver, mode, problem, x0=None):
+    def total(t):
+        return jnp.sum(jnp.cos(jaxns.solve(problem(t), solver, x0, mode=mode, stop=STRICT).x))
+
+    return jax.value_and_grad(total)(jnp.asarray([0.03, 1.1]))
+
+
+def wide(t):
+    return jaxns.Composite(Logistic(t[1] * WIDE, wide_signs, scale="mean"), L1(t[0]))
+
+
+def through_a_model(t):
+    def loss(z):
+        return jnp.mean(jax.nn.softplus(-wide_signs * z))
+
+    return jaxns.Composite(ModelLoss(loss, lambda x: t[1] * WIDE @ x), L1(t[0]))
+
+
+@pytest.mark.long
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("problem", "mode"), [(wide, jaxns.Implicit()), (through_a_model, jaxns.Piggyback())]
+)
+def test_more_unknowns_than_samples(problem, mode):
+    """The solution of forward-backward, and its derivative, with Logistic's rows or a model's."""
+    expected, slope = derivative(jaxns.ForwardBackward(), jaxns.Implicit(), wide)
+    found, other = derivative(SOLVER, mode, problem, jnp.zeros(40))
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    np.testing.assert_allclose(other, slope, rtol=1e-5)
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_a_network_with_more_parameters_than_samples():
+    """Stationary, with the derivative of differences; float32 side by side."""
+    start = jax.tree.map(jnp.asarray, NETWORK_START)
+
+    def solved(X, y, penalty, start, tol):
+        stop = jaxns.Stop(tol=tol, max_steps=300)
+        return jaxns.solve(fit(X, y, penalty), SOLVER, start, stop=stop).x
+
+    @jax.jit
+    @jax.value_and_grad
+    def read(scale, start):
+        x = solved(NETWORK_X, scale * NETWORK_Y, 0.03, start, 1e-11)
+        return sum(jnp.vdot(jnp.cos(NETWORK_START[name]), x[name]) for name in x)
+
+    x = solved(NETWORK_X, NETWORK_Y, 0.03, start, 1e-11)
+    slope = fit(NETWORK_X, NETWORK_Y, 0.03).f.gradient(x)
+    for name in x:
+        on = np.asarray(x[name] != 0)
+        np.testing.assert_allclose((slope[name] + 0.03 * jnp.sign(x[name]))[on], 0, atol=1e-8)
+        assert np.all(np.abs(slope[name][~on]) <= 0.03)
+        assert not on.all()
+    h = 1e-5
+    (_, found), (after, _), (before, _) = (read(scale, x) for scale in (1.0, 1 + h, 1 - h))
+    np.testing.assert_allclose(found, (after - before) / (2 * h), rtol=1e-5)
+
+    data = np.float32(NETWORK_X), np.float32(NETWORK_Y)
+    begin = jax.tree.map(lambda leaf: leaf.astype(np.float32), x)
+    lanes = jax.jit(jax.vmap(lambda penalty: solved(*data, penalty, begin, 1e-5)["v"]))
+    found = lanes(jnp.asarray([0.03, 0.04], np.float32))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found[0], x["v"], atol=2e-3)
+
+
+def test_the_rows_are_a_factor_of_the_curvature():
+    """JᵀQJ, for Q that is full too; none for what has no vector of unknowns."""
+    x, weights = _rng.normal(size=40), _rng.uniform(size=10)
+    losses = (
+        Logistic(WIDE, wide_signs, scale="mean", weights=weights),
+        LeastSquares(WIDE, wide_signs, weights=weights),
+    )
+    for loss in losses:
+        B = loss.hessian_rows(x)
+        assert B.shape == WIDE.shape
+        np.testing.assert_allclose(B.T @ B, loss.hessian(x), atol=1e-12)
+    assert LeastSquares(WIDE, np.ones((10, 2))).hessian_rows is None
+
+    def logits(x):
+        return jnp.tanh(WIDE[:2, :6] @ x.reshape(6, 3))
+
+    def entropy(t):
+        return jnp.sum(jax.nn.logsumexp(t, axis=1) - t[:, 0])
+
+    f, x = ModelLoss(entropy, logits), jnp.asarray(_rng.normal(size=18))
+
+    @jax.jit
+    def parts(x):
+        near = f.linearised(x)
+        J, Q = jax.jacfwd(logits)(x).reshape(6, 18), jax.hessian(entropy)(logits(x)).reshape(6, 6)
+        return near.hessian_rows(x), jax.hessian(near)(x), near.gradient(x), f.gradient(x), J, Q
+
+    B, H, tangent, slope, J, Q = parts(x)
+    np.testing.assert_allclose(B.T @ B, J.T @ Q @ J, atol=1e-12)
+    np.testing.assert_allclose(H, J.T @ Q @ J, atol=1e-12)
+    t = np.exp(logits(x))
+    expected = J.T @ (t / t.sum(1, keepdims=True) - [1, 0, 0]).ravel()
+    np.testing.assert_allclose(slope, expected, rtol=1e-12)
+    np.testing.assert_allclose(tangent, expected, rtol=1e-12)
+    with pytest.raises(TypeError, match="model must be a function"):
+        ModelLoss(entropy, WIDE)
+
+
+def test_a_step_costs_in_proportion_to_the_unknowns_for_so_many_samples():
+    """Operations of a step at n and 4n, each loop once; and no array of more than m n numbers."""
+    random, m = np.random.default_rng(1), 12
+
+    def counted(n):
+        A = random.normal(size=(m, n))
+        problem = jaxns.Composite(Logistic(A, np.ones(m), scale="mean"), L1(0.1))
+        how = SOLVER.prepare(problem, jnp.zeros(n))
+
+        def step(x):
+            return how.step(problem, x)
+
+        program, *_ = programs.trace(step, jnp.zeros(n))
+        sizes = [v.aval.size for e in programs.equations(program) for v in e.outvars]
+        assert max(sizes) <= m * n
+        return cost.count(step, jnp.zeros(n), while_trips=1).total
+
+    one, four = counted(300), counted(1200)
+    np.testing.assert_allclose(four / one, 4, rtol=0.02)

@@ -17,6 +17,7 @@ from jaxns.functions.isotonic import Isotonic
 from jaxns.functions.largest import Linf, Max
 from jaxns.functions.logdet import LogDet
 from jaxns.functions.losses import Huber, Logistic, Multinomial, Poisson, SquaredHinge
+from jaxns.functions.model_loss import ModelLoss
 from jaxns.functions.nonconvex import MCP, SCAD
 from jaxns.functions.norms import L1, ElasticNet, SquaredL2, Zero
 from jaxns.functions.polyhedron import Polyhedron
@@ -58,6 +59,7 @@ __all__ = [
     "Logistic",
     "MCP",
     "Max",
+    "ModelLoss",
     "MoreauEnvelope",
     "Multinomial",
     "NonNegative",

@@ -73,6 +73,13 @@ class LinearModel:
         A = self.columns(index)
         return A.T @ (self.weighted(self.bend(self.A @ x))[:, None] * A)
 
+    @property
+    def hessian_rows(self) -> Any:
+        """x ↦ B, (n, p), with BᵀB = ∇²f(x): dense, for an unknown that is a vector; else None."""
+        if self.target.ndim > 1 or hasattr(self.A, "todense"):
+            return None
+        return lambda x: self.half_weighted(jnp.sqrt(self.bend(self.A @ x)))[:, None] * self.A
+
     def hessian_product(self, x: Array, index: Array, s: Array) -> Array:
         """∇²f(x) v for a v with the entries s in `index` and zeros elsewhere."""
         return self.adjoint(self.weighted(self.bend(self.A @ x) * (self.columns(index) @ s)))

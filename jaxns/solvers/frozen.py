@@ -74,7 +74,35 @@ def general(matvec: Matvec, b: Array, matrix: Array) -> Array:
     return lax.custom_linear_solve(matvec, b, solve, transpose_solve)
 
 
-def krylov(matvec: Matvec, b: Array, tol: Any = None, method: str = "cg") -> Array:
+def floored(D: Array, B: Array) -> Array:
+    """D ≥ 0 with those entries raised that would be lost beside BᵀB, or are 0."""
+    least = tree.eps(B) ** 0.5 * (jnp.mean(jnp.sum(B**2, 0)) + jnp.max(D, initial=0))
+    return jnp.maximum(D, jnp.where(least > 0, least, 1))
+
+
+def low_rank(D: Array, B: Array, on: Array) -> Matvec:
+    r"""r ↦ (D_SS + B_SᵀB_S)⁻¹ r_S by a factorisation of the size of the rows of B (Woodbury),
+
+        D⁻¹ (r − Bᵀ (I + B D⁻¹ Bᵀ)⁻¹ B D⁻¹ r),
+
+    S where `on`; the identity beyond. D > 0: see `floored`.
+    """
+    D, B = jnp.where(on, D, 1), jnp.where(on, B, 0)
+    lower = jnp.linalg.cholesky(jnp.eye(len(B), dtype=B.dtype) + (B / D) @ B.T)
+
+    def inverse(r):
+        return (r - jax.scipy.linalg.cho_solve((lower, True), B @ (r / D)) @ B) / D
+
+    return inverse
+
+
+def krylov(
+    matvec: Matvec,
+    b: Array,
+    tol: Any = None,
+    method: str = "cg",
+    precondition: Matvec | None = None,
+) -> Array:
     """M⁻¹ b without a matrix, to the relative residual `tol`.
 
     By default to rounding level, and then NaN where that is not reached: the system is singular.
@@ -82,7 +110,9 @@ def krylov(matvec: Matvec, b: Array, tol: Any = None, method: str = "cg") -> Arr
 
     def solve(matvec, b):
         target = 0.0 if tol is None else tol
-        x, report = linear.solve(method, matvec, b, target, 10 * b.size + 100)
+        x, report = linear.solve(
+            method, matvec, b, target, 10 * b.size + 100, precondition=precondition
+        )
         return x if tol is not None else jnp.where(report.converged, x, jnp.nan)
 
     if method == "cg":

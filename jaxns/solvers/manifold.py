@@ -6,6 +6,7 @@ be orthogonal, `normal(p)`. Along this manifold f + g is twice differentiable.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -45,7 +46,9 @@ def reduced(
     And H E s, if `push`, from the columns gathered where f has `hessian_product`; else zeros.
 
     The support is gathered to the smallest buffer of `sizes` that holds it, so that the cost
-    follows it; one that fits none is left in place, and solved for by conjugate gradients.
+    follows it; one that fits none is left in place, and solved for by conjugate gradients. An f
+    that knows D and B with H = Diag(D) + BᵀB, `low_rank(x)`, is solved with by a system of the size
+    of the rows of B where that is smaller.
     Derivatives are exact to all orders, and never pass through a factorisation.
     """
     flat, unravel = ravel_pytree(p)
@@ -103,19 +106,24 @@ def reduced(
             return embed(s), problem.f.hessian_product(x, inside, jnp.where(used, s, 0))
         return embed(s), hessian(embed(s))
 
-    def in_place():
+    def in_place(precondition=None):
         def matvec(v):
             return jnp.where(support, product(jnp.where(support, v, 0)) + ridge * v, v)
 
         along, _, rhs = _tangent(normal, matvec, None, b)
-        v = frozen.krylov(along, rhs)
+        v = frozen.krylov(along, rhs, precondition=precondition)
         return v, hessian(v) if push else jnp.zeros_like(flat)
 
+    def by_rows():
+        D, B = lax.stop_gradient(problem.f).low_rank(lax.stop_gradient(x))
+        return in_place(frozen.low_rank(frozen.floored(D + ridge, B), B, support))
+
+    few = linear == "auto" and normal is None and has_few_rows(problem.f, x)
+    most = rows(problem.f, x) if few else flat.size
     whole = linear == "direct" or (linear == "auto" and flat.size <= SIZES[-1])
-    buffers = [] if linear == "krylov" else [size for size in sizes if size < flat.size]
-    each = [*buffers, *([flat.size] if whole else [])]
-    ways = [lambda size=size: gathered(size) for size in each]
-    ways = ways if whole else [*ways, in_place]
+    buffers = [] if linear == "krylov" else [size for size in sizes if size < most]
+    last = by_rows if few else partial(gathered, flat.size) if whole else in_place
+    ways = [*(partial(gathered, size) for size in buffers), last]
     # Decided for all lanes together: under vmap every branch would run.
     bucket = jnp.sum(tree.over_lanes(count) > jnp.asarray([0, *buffers][1:], count.dtype))
     moved, pushed = lax.switch(bucket, ways)
@@ -140,6 +148,16 @@ def curvature(g: Any, p: Tree, v: Tree) -> Tree:
     if hasattr(g, "curvature"):
         return g.curvature(p, v)
     return jax.jvp(g.gradient, (p,), (v,))[1]
+
+
+def rows(f: Any, x: Tree) -> int:
+    """How many rows the B of `low_rank` has."""
+    return jax.eval_shape(f.low_rank, x)[1].shape[0]
+
+
+def has_few_rows(f: Any, x: Tree) -> bool:
+    """Whether f knows such a B, of fewer rows than columns."""
+    return getattr(f, "low_rank", None) is not None and rows(f, x) < tree.size(x)
 
 
 def _each(function: Matvec, rows: Array) -> Array:

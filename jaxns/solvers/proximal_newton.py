@@ -40,6 +40,11 @@ class Quadratic:
         known = getattr(self.f, "hessian", None)
         return None if known is None else lambda u, index=None: known(self.x, index)
 
+    @property
+    def low_rank(self) -> Any:
+        known = getattr(self.f, "low_rank", None)
+        return None if known is None else lambda u: known(self.x)
+
 
 @struct
 class Model:
@@ -96,9 +101,10 @@ class ProximalNewton:
     def init(self, problem: Any, x0: Tree) -> Tree:
         return x0
 
-    def step(self, problem: Any, x: Tree) -> Tree:
-        model = Model(Quadratic(problem.f, x), problem.g)
-        inner, u = lax.stop_gradient(self._minimise(*lax.stop_gradient((model, x))))
+    def step(self, problem: Any, x: Tree, start: Tree | None = None) -> Tree:
+        """start: where the model's minimisation begins, by default x."""
+        model, begin = Model(Quadratic(problem.f, x), problem.g), x if start is None else start
+        inner, u = lax.stop_gradient(self._minimise(*lax.stop_gradient((model, begin))))
         return inner.step(model, u) if isinstance(inner, Semismooth) else _newton(inner, model, u)
 
     def solution(self, problem: Any, x: Tree) -> Tree:
