@@ -122,6 +122,15 @@ def run(settings: Settings, session: Session) -> Findings:
         below("forwards: distance from that line, over the ratio", line, 1e-2),
         between("a scan: cost of a trip over that of one at first", trips / trips[:, :1], 0.9, 1.1),
         Check("jnp.prod: who breaks the bound", ", ".join(blame), blame == ("reduce_prod",)),
+        *(
+            between(
+                f"through a solve, {name}: foreseen over counted",
+                of(solves, "foreseen", name) / of(solves, "measured", name),
+                0.9,
+                1.1,
+            )
+            for name in MODES
+        ),
         *(like_reference(name, row) for name, row in rows.items()),
     )
     at_p = ", ".join(f"{ratio:.4g} (p = {k})" for k, ratio in zip(p, forward, strict=True))

@@ -44,6 +44,8 @@ class Mode(Protocol):
     cost(steps, adjoint_steps, z, control): evaluations of F (or products with its Jacobian) and
         bytes of a backward pass, for a state like that. Without it `certify` recommends the mode
         only where no other is accurate enough.
+    work(steps, adjoint_steps, z, control): what that backward pass is made of, a
+        `jaxns.modes.work.Work`, from which `gradient_cost` foresees its operations.
     pointwise: True where the derivative depends on the last point only.
     """
 

@@ -10,6 +10,7 @@ from jaxns import linear, tree, validate
 from jaxns.fixed_point import FAILURE_POLICIES, ConvergenceError, Iteration, Run, Stop, refuse
 from jaxns.modes import rule
 from jaxns.modes.probe import Probe
+from jaxns.modes.work import Work
 from jaxns.struct import settle, static, struct
 from jaxns.tree import Tree
 
@@ -117,6 +118,13 @@ class Implicit:
         size = tree.size(z)
         small = self.method == "dense" or (self.method == "auto" and size <= linear.DENSE_SIZE)
         return adjoint_steps + 1, tree.nbytes(z) * (2 * size if small else 10)
+
+    def work(self, steps: Any, adjoint_steps: Any, z: Tree, control: Any) -> Work:
+        """One linearisation, products with it, and a factorisation where the system is small."""
+        n = tree.size(z)
+        small = self.method == "dense" or (self.method == "auto" and n <= linear.DENSE_SIZE)
+        factored = jnp.where(adjoint_steps >= n, 2 * n**3 / 3, 0.0) if small else 0.0
+        return Work(1, adjoint_steps, 1, factored)
 
     def check(self, solved: Array) -> None:
         if self.on_failure == "raise" and validate.is_known(solved) and not bool(solved):

@@ -9,6 +9,7 @@ from jaxns import linear, tree, validate
 from jaxns.fixed_point import Iteration, Run, Stop
 from jaxns.modes import rule
 from jaxns.modes.probe import Probe
+from jaxns.modes.work import Work
 from jaxns.struct import settle, static, struct
 from jaxns.tree import Tree
 
@@ -54,3 +55,6 @@ class OneStep:
     def cost(self, steps: Any, adjoint_steps: Any, z: Tree, control: Any) -> tuple[Any, Any]:
         """Evaluations and bytes."""
         return self.steps, 2 * tree.nbytes(z)
+
+    def work(self, steps: Any, adjoint_steps: Any, z: Tree, control: Any) -> Work:
+        return Work(min(self.steps - 1, 1), self.steps - 1, 1)

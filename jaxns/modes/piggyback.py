@@ -21,6 +21,7 @@ from jaxns.modes.rule import (
 from jaxns.modes.tape import (
     Storage,
     Tape,
+    advances,
     checkpoint,
     read,
     steps_after,
@@ -28,6 +29,7 @@ from jaxns.modes.tape import (
     stride,
     write,
 )
+from jaxns.modes.work import Work
 from jaxns.struct import settle, static, struct
 from jaxns.tree import Tree
 
@@ -96,6 +98,13 @@ class Piggyback:
         length = self.last or MOST_STEPS
         states = 2 * storage(self.checkpoints, length).slots(z, control)
         return 3 * jnp.minimum(steps, length), states * tree.nbytes((z, control))
+
+    def work(self, steps: Any, adjoint_steps: Any, z: Tree, control: Any) -> Work:
+        """Each step once back, and what is advanced again from the checkpoints, as for `cost`."""
+        length = self.last or MOST_STEPS
+        slots = storage(self.checkpoints, length).slots(z, control)
+        reversed_steps = jnp.minimum(steps, length)
+        return Work(advances(reversed_steps, slots, self.last), 0, reversed_steps)
 
 
 class _Task(NamedTuple):

@@ -12,6 +12,7 @@ from jaxns.tree import Tree
 
 BUDGET = 128  # iterates that the stored states may fill, unless told otherwise
 LEAST, MOST = 16, 96  # states stored, however large or small they are
+ORDERS = 8  # evaluations of each step that schedules are made for, plus one
 
 
 class Storage(NamedTuple):
@@ -66,7 +67,7 @@ def stride(gap: Array, free: Array) -> Array:
     β(s, r) = (s + r − 1 choose r) steps can be reversed with s free slots and at most r − 1 extra
     evaluations of each (Griewank and Walther 2000); keep what follows within β(free − 1, r).
     """
-    orders = range(1, 8)
+    orders = range(1, ORDERS)
 
     def reach(slots):
         values, product = [], jnp.ones(())
@@ -78,6 +79,29 @@ def stride(gap: Array, free: Array) -> Array:
     order = jnp.argmax(reach(free) >= gap)
     rest = jnp.minimum(reach(free - 1)[order], gap - 1).astype(jnp.int32)
     return jnp.where(free <= 1, gap, gap - rest)
+
+
+def advances(steps: Array, slots: int, last: int | None) -> Array:
+    """Evaluations of F that go forward again from the checkpoints, for so many steps.
+
+    Of a stretch of l steps, r l − β(s + 1, r − 1) with r the least with β(s, r) ≥ l, for β(s, r) =
+    (s + r choose r) and s slots (Griewank and Walther 2000), the last slot being for where one is:
+    those of `stride`, or nearly.
+    """
+    if last is None:
+        spacing = 2.0 ** jnp.ceil(jnp.log2(jnp.maximum(steps / slots, 1)))
+    else:
+        spacing = jnp.asarray(-(-last // (slots - 1)), float)
+    s = slots - 1
+    reach = jnp.asarray([float(math.comb(s + r, r)) for r in range(ORDERS)])
+    spared = jnp.asarray([0.0, *(float(math.comb(s + r, r - 1)) for r in range(1, ORDERS))])
+
+    def stretch(length: Array) -> Array:
+        r = jnp.sum(reach < length)
+        return jnp.maximum(r * length - spared[r], 0)
+
+    whole, rest = jnp.divmod(steps, spacing)
+    return whole * stretch(spacing) + stretch(rest)
 
 
 def read(stack: Tree, i: Array) -> Tree:
