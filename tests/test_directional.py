@@ -56,6 +56,17 @@ PROGRAMS = {
 }
 
 
+def pooled(x, by=lax.max, start=-jnp.inf):
+    """Overlapping windows, with padding."""
+    return lax.reduce_window(x, start, by, (3,), (1,), ((1, 1),))
+
+
+PROGRAMS |= {
+    "pooling": lambda x: pooled(x) @ jnp.array([1.0, -2.0, 3.0, 0.5]),
+    "pooling, least": lambda x: pooled(x * x, lax.min, jnp.inf),
+}
+
+
 def everything(x):
     return {name: program(x) for name, program in PROGRAMS.items()}
 
@@ -269,6 +280,8 @@ def test_a_report_names_primitive_line_and_margin():
 MARGINS = [
     (lambda x: jnp.sort(x)[0], 0.5),
     (lambda x: lax.cummax(x).sum(), 0.5),
+    (lambda x: pooled(x).sum(), 0.5),
+    (lambda x: pooled(-x, lax.min, jnp.inf)[2], 0.5),
     (lambda x: x[jnp.argmin(x)], 0.5),
     (lambda x: jnp.where(x > 2.75, x, 0).sum(), 0.25),
     (lambda x: lax.clamp(0.9, x, 9.0).sum(), 0.1),

@@ -229,6 +229,31 @@ def _cumulative(sign: int) -> Kink:
     return Kink(after, margin)
 
 
+def _window(sign: int) -> Kink:
+    """Of max-pooling: the largest (or smallest) germ of each window, and its lead in its window."""
+    choose = larger if sign > 0 else smaller
+    names = ["window_dimensions", "window_strides", "padding", "base_dilation", "window_dilation"]
+
+    def reduce(equation, numbers, start, by):
+        start = tuple(jnp.asarray(s, n.dtype) for s, n in zip(start, numbers, strict=True))
+        return lax.reduce_window(numbers, start, by, *(equation.params[name] for name in names))
+
+    def after(equation, a):
+        return [tuple(reduce(equation, moving(a), (-sign * jnp.inf, *[0] * ORDER), choose))]
+
+    def best(a, b):
+        (first, second), (other, next_one) = a, b
+        behind = jnp.maximum(jnp.minimum(first, other), jnp.maximum(second, next_one))
+        return jnp.maximum(first, other), behind
+
+    def margin(equation, a):
+        alone = jnp.full_like(a, -jnp.inf)
+        first, second = reduce(equation, (sign * a, alone), (-jnp.inf, -jnp.inf), best)
+        return jnp.where(second == -jnp.inf, jnp.inf, first - second)
+
+    return Kink(after, margin)
+
+
 def _never(_, *values: Array) -> Array:
     return jnp.full(1, jnp.inf, jnp.result_type(float))
 
@@ -253,6 +278,8 @@ KINKS: dict[str, Kink] = {
     "select_n": Kink(_select, _never),
     "reduce_max": _reduce(1),
     "reduce_min": _reduce(-1),
+    "reduce_window_max": _window(1),
+    "reduce_window_min": _window(-1),
     "argmax": _arg(1),
     "argmin": _arg(-1),
     "sort": Kink(_sort, _gap_in_order),
