@@ -61,7 +61,15 @@ def pooled(x, by=lax.max, start=-jnp.inf):
     return lax.reduce_window(x, start, by, (3,), (1,), ((1, 1),))
 
 
+def scattered(x):
+    """Segments' extremes, with some that tie, one without, and one index out of bounds."""
+    places = np.array([0, 0, 1, 1, 2, 9])
+    values = jnp.concatenate([x, x[:2] * x[:2]])
+    return jnp.stack([x, 2 * x]).at[:, places].max(values) - x.at[places].min(values)
+
+
 PROGRAMS |= {
+    "scattering": scattered,
     "pooling": lambda x: pooled(x) @ jnp.array([1.0, -2.0, 3.0, 0.5]),
     "pooling, least": lambda x: pooled(x * x, lax.min, jnp.inf),
 }
@@ -280,6 +288,8 @@ def test_a_report_names_primitive_line_and_margin():
 MARGINS = [
     (lambda x: jnp.sort(x)[0], 0.5),
     (lambda x: lax.cummax(x).sum(), 0.5),
+    (lambda x: jnp.full(2, 0.75).at[np.array([0, 0, 1])].max(x)[0], 0.5),
+    (lambda x: jnp.zeros(2).at[np.array([0, 1, 9])].min(-x)[0], 1.0),
     (lambda x: pooled(x).sum(), 0.5),
     (lambda x: pooled(-x, lax.min, jnp.inf)[2], 0.5),
     (lambda x: x[jnp.argmin(x)], 0.5),

@@ -254,6 +254,50 @@ def _window(sign: int) -> Kink:
     return Kink(after, margin)
 
 
+def _scatter(sign: int) -> Kink:
+    """Of x.at[i].max(u): each coefficient among those that tie in the coefficients before."""
+    scatter = lax.scatter_max if sign > 0 else lax.scatter_min
+
+    def after(equation, x, places, u):
+        params, where = equation.params, places[0]
+        to, mode = params["dimension_numbers"], params["mode"]
+        x, u = moving(x), moving(u)
+        tied, among, found = jnp.full(x[0].shape, True), jnp.full(u[0].shape, True), []
+        for c, d in zip(x, u, strict=True):
+            c, d = (jnp.where(t, n, -sign * jnp.inf) for t, n in ((tied, c), (among, d)))
+            found.append(scatter(c, where, d, to, mode=mode))
+            tied, among = tied & (c == found[-1]), among & (d == _at(found[-1], where, to, d, mode))
+        return [tuple(found)]
+
+    def margin(equation, x, where, u):
+        params = equation.params
+        to, mode = params["dimension_numbers"], params["mode"]
+        best = scatter(x, where, u, to, mode=mode)
+        lost = jnp.where(x == best, jnp.inf, jnp.abs(x - best))
+        there = _at(best, where, to, u, mode)
+        winners = lax.scatter_add(
+            (x == best).astype(x.dtype), where, (u == there).astype(x.dtype), to, mode=mode
+        )
+        behind = jnp.where(u == there, jnp.inf, jnp.abs(u - there))
+        second = lax.scatter_min(lost, where, behind, to, mode=mode)
+        return jnp.where(winners > 1, 0, second)
+
+    return Kink(after, margin)
+
+
+def _at(x: Array, where: Array, to: lax.ScatterDimensionNumbers, u: Array, mode: Any) -> Array:
+    """The entries of x that u was scattered to, in its shape."""
+    axes = (
+        to.update_window_dims, to.inserted_window_dims, to.scatter_dims_to_operand_dims,
+        to.operand_batching_dims, to.scatter_indices_batching_dims,
+    )  # fmt: skip
+    back = lax.GatherDimensionNumbers(*map(tuple, axes))
+    single = (*to.inserted_window_dims, *to.operand_batching_dims)
+    windows = iter(u.shape[i] for i in to.update_window_dims)
+    sizes = [1 if i in single else next(windows) for i in range(x.ndim)]
+    return lax.gather(x, where, back, sizes, mode=mode, fill_value=jnp.nan)
+
+
 def _never(_, *values: Array) -> Array:
     return jnp.full(1, jnp.inf, jnp.result_type(float))
 
@@ -280,6 +324,8 @@ KINKS: dict[str, Kink] = {
     "reduce_min": _reduce(-1),
     "reduce_window_max": _window(1),
     "reduce_window_min": _window(-1),
+    "scatter-max": _scatter(1),
+    "scatter-min": _scatter(-1),
     "argmax": _arg(1),
     "argmin": _arg(-1),
     "sort": Kink(_sort, _gap_in_order),
