@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from jaxns import tree
 from jaxns.tree import Tree
 
-KRYLOV_SIZE = 48  # dimension of the Krylov space from which an eigenvalue is bounded
+KRYLOV_SIZE = 24  # dimension of the Krylov space from which an eigenvalue is bounded
 
 
 def is_multiple(K: Any) -> bool:

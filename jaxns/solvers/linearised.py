@@ -22,7 +22,7 @@ from jaxns.solvers.manifold import curvature, is_partly_smooth, reduced, support
 from jaxns.struct import replace
 from jaxns.tree import Tree
 
-SIZES = (32, 128, 1024)  # of the buffers for a support: each is compiled
+SIZES = (32, 128, 384, 1024)  # of the buffers for a support: each is compiled
 CORRECTION = 1e-8  # of its right-hand side: what conjugate gradients may leave
 
 
