@@ -40,6 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"running an experiment needs {', '.join(missing)}: "
             "pip install 'jax-nonsmooth[experiments]'"
         )
+    return _as_host(arguments) if getattr(arguments, "hosts", None) else _obey(arguments)
+
+
+def _obey(arguments: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     from jaxns.experiments.loading import ConfigError
     from jaxns.experiments.run import ExperimentError
@@ -52,6 +56,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error))
     except KeyboardInterrupt:
         return _fail("interrupted; run it again to go on where it stopped", status=130)
+
+
+def _as_host(arguments: argparse.Namespace) -> int:
+    from jaxns.experiments.hosts import Host, HostEndedError, on_host
+
+    address, *numbers = arguments.hosts
+    try:
+        hosts, this = map(int, numbers)
+        if not 0 <= this < hosts:
+            raise ValueError(f"THIS must be from 0 to HOSTS - 1, got {this} of {hosts}")
+        return on_host(Host(address, hosts, this, arguments.patience), _obey, arguments)
+    except ValueError as error:
+        return _fail(f"--hosts: {error}", status=2)
+    except HostEndedError as error:
+        return _fail(f"{error}. What was finished is kept: run it again on every host to go on")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -94,6 +113,13 @@ def _parser() -> argparse.ArgumentParser:
         nargs=3,
         metavar=("ADDRESS:PORT", "HOSTS", "THIS"),
         help="of several hosts: where the first one listens, how many there are, which this is",
+    )
+    run.add_argument(
+        "--patience",
+        type=float,
+        default=30.0,
+        metavar="SECONDS",
+        help="with --hosts: without a sign of life, after which a host counts as dead; default: 30",
     )
     run.add_argument(
         "--reduced", action="store_true", help="at the small size that each config describes"
@@ -151,14 +177,6 @@ def _run(arguments: argparse.Namespace) -> int:
             total = itertools.accumulate(configs[path].minutes for path in paths)
             within = zip(paths, total, strict=True)
             paths = [path for path, minutes in within if minutes <= arguments.budget]
-    if arguments.hosts:
-        import jax
-
-        address, hosts, this = arguments.hosts
-        try:
-            jax.distributed.initialize(address, int(hosts), int(this))
-        except (RuntimeError, ValueError) as error:
-            return _fail(f"--hosts: {error}")
     loaded = {path: load(path, arguments.set, arguments.reduced) for path in paths}
     met = True
     for path, config in loaded.items():

@@ -43,15 +43,14 @@ def run(settings: Base, out: Path, report: Report) -> Outcome:
     began = time.monotonic(), time.process_time()
     experiment, result, session = compute(settings, out, report)
     table, checks = experiment.table(result), experiment.checks(result)
-    if jax.process_index() > 0:
-        session.close()
-        return Outcome(table, checks, ())
-    spent = time.monotonic() - began[0], time.process_time() - began[1]
-    written = (
-        record.write(out / "result.json", settings, result, table, checks, spent),
-        _write_csv(out / "table.csv", experiment.tidy(result)),
-        *style.save(experiment.draw, result, out / "figure"),
-    )
+    written: tuple[Path, ...] = ()
+    if jax.process_index() == 0:
+        spent = time.monotonic() - began[0], time.process_time() - began[1]
+        written = (
+            record.write(out / "result.json", settings, result, table, checks, spent),
+            _write_csv(out / "table.csv", experiment.tidy(result)),
+            *style.save(experiment.draw, result, out / "figure"),
+        )
     session.close()
     return Outcome(table, checks, written)
 

@@ -27,8 +27,9 @@ class Session:
 
     `vmap` is for the repetitions of one unit: they are spread over the devices of the config's
     mesh; `spread` tells whether there may have been any. What is kept lies in `folder`, in the name
-    of everything it depends on (the config, the versions of jaxns, jax and numpy), and is thrown
-    away by `close`, when the run is complete.
+    of everything it depends on (the config but for its mesh, the versions of jaxns, jax and numpy),
+    and is thrown away by `close`, when the run is complete. Each host keeps its own, whole results,
+    so that the first one can go on with the others or without them.
     """
 
     def __init__(
@@ -36,9 +37,9 @@ class Session:
     ) -> None:
         self.report, self.mesh, self.spread = report, mesh, False
         versions = [jaxns.__version__, *map(metadata.version, ("jax", "jaxlib", "numpy"))]
-        name = repr((settings.model_dump_json(), versions)).encode()
-        host = f"-{jax.process_index()}" if jax.process_count() > 1 else ""
-        self.folder = folder / f".partial-{hashlib.sha256(name).hexdigest()[:12]}{host}"
+        name = repr((settings.model_dump_json(exclude={"mesh"}), versions)).encode()
+        self.name = f".partial-{hashlib.sha256(name).hexdigest()[:12]}"
+        self.folder = folder / f"{self.name}-{jax.process_index()}"
 
     def __call__(self, task: str, done: int, total: int, note: str) -> None:
         self.report(task, done, total, note)
@@ -58,7 +59,11 @@ class Session:
         return results
 
     def close(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """When all hosts are done, for they end together."""
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("done")
+        for folder in self.folder.parent.glob(f"{self.name}-*"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _kept(self, name: str, compute: Callable[[], T]) -> T:
         path = self.folder / (hashlib.sha256(name.encode()).hexdigest()[:16] + ".pickle")
