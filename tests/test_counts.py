@@ -1,8 +1,8 @@
 """Nothing costs more than it did: counts, and not seconds, which no shared machine can promise.
 
 Each case is a solve and its gradient in one number. Counted are its steps, the products that the
-backward pass took, the operations in its equations (as they ran for `Piggyback`, every loop once for
-the others), and operations and bytes in what XLA compiled, where XLA is the one of the record.
+backward pass took, the operations in its equations (as they ran for `Piggyback`, every loop once
+for the others), and operations and bytes in what XLA compiled, where XLA is the one of the record.
 `counts.json` holds what they were;
 
     python tests/test_counts.py
