@@ -314,6 +314,19 @@ def model(found: dict[str, Any]) -> dict[str, Any]:
         f"(short side {DESIGNS[-1][1]})\n\n" + table(f"sharded | {head}", least),
         flush=True,
     )
+    rows = []
+    for axis in AXES:
+        times = {}
+        for N in MODELLED:
+            n, p = (N << 16, 1 << 11) if axis == "rows" else (1 << 11, N << 16)
+            times[N] = sum(seconds(parts(axis, n, p, N, "step")["step"], N).values())
+        data[f"weak {axis}"] = times
+        rows.append([axis, *(f"{1e6 * t:.0f} ({times[8] / t:.2f})" for t in times.values())])
+    print(
+        "Model, data axis, 1.1 GB of design a device: µs a step (efficiency, of 8)\n\n"
+        + table(f"sharded | {head}", rows),
+        flush=True,
+    )
     lane = parts("rows", 100, 50, 1, "step")["step"]["bytes"]
     steps = np.asarray(found["batch strong 1"]["steps"])
     rows = []

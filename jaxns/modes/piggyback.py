@@ -1,5 +1,6 @@
 """Piggyback differentiation: the derivative of the iteration that really ran."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -7,17 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.custom_derivatives import SymbolicZero, zero_from_primal
-from jax.flatten_util import ravel_pytree
 
 from jaxns import tree, validate
 from jaxns.fixed_point import Iteration, Run, Stop, begin, is_running, move, proceed
 from jaxns.modes.oneway import forward_only, reverse_only
-from jaxns.modes.rule import (
-    Selection,
-    instantiate,
-    is_symbolic_zero,
-    unwrap,
-)
+from jaxns.modes.rule import Selection, instantiate, is_symbolic_zero, unwrap
 from jaxns.modes.tape import (
     Storage,
     Tape,
@@ -332,45 +327,43 @@ def _jvp(task: _Task, primals: tuple, tangents: tuple) -> tuple[Run, Run]:
     selection = Selection(tuple(not isinstance(t, SymbolicZero) for t in tangents[0]))
     wanted, _ = selection.split(tangents[0])
     z0_dot = jax.tree.map(instantiate, tangents[1], is_leaf=is_symbolic_zero)
-    dots, unravel = ravel_pytree((wanted, z0_dot))
-    _, unravel_z = ravel_pytree(run.image)
 
-    def forward(vector):
-        return ravel_pytree(
-            _replay_forward(task, selection, leaves, z0, run, tape, *unravel(vector))
-        )[0]
+    def forward(dots):
+        return _replay_forward(task, selection, leaves, z0, run, tape, *dots)
 
-    def transpose(vector):
-        return ravel_pytree(
-            _replay_back(task, selection, leaves, z0, run, tape, unravel_z(vector))
-        )[0]
+    def transpose(z_bar):
+        return _replay_back(task, selection, leaves, z0, run, tape, z_bar)
 
-    dz = _linear(forward, transpose, dots, ravel_pytree(run.image)[0], (leaves, z0))
-    return run, jax.tree.map(zero_from_primal, run).at_image(unravel_z(dz))
+    dz = _linear(forward, transpose, (wanted, z0_dot), run.image, (leaves, z0))
+    return run, jax.tree.map(zero_from_primal, run).at_image(dz)
 
 
-def _linear(forward, transpose, x: Array, like: Array, constants: Any) -> Array:
+def _linear(forward: Callable, transpose: Callable, x: Tree, like: Tree, constants: Any) -> Tree:
     """forward(x), a linear map with a transpose of its own, batchable, from public API.
 
     It is the second block of the solution of the unit triangular system [[I, 0], [−L, I]], which
-    `custom_linear_solve` knows how to transpose without looking inside.
+    `custom_linear_solve` knows how to transpose without looking inside: if every leaf of its
+    right-hand side is a tangent, and none a zero. On trees, so that each leaf stays where it is.
     """
-    n = x.size
 
     def solve(_, b):
-        return jnp.concatenate([b[:n], forward(b[:n]) + b[n:]])
+        x, z = b
+        return x, tree.add(forward(x), z)
 
     def transpose_solve(_, b):
-        return jnp.concatenate([b[:n] + transpose(b[n:]), b[n:]])
+        x, z = b
+        return tree.add(x, transpose(z)), z
 
-    b = jnp.concatenate([x, jnp.zeros_like(like)])
+    x, zero = jax.tree.map(jnp.asarray, (x, tree.zeros_like(like)))
+    nothing = jnp.where(False, sum(jnp.sum(leaf) for leaf in jax.tree.leaves(x)), 0)
+    b = jax.tree.map(lambda leaf: leaf + nothing.astype(leaf.dtype), (x, zero))
     return lax.custom_linear_solve(
         lambda v: _first_order(v, constants), b, solve, transpose_solve, symmetric=True
-    )[n:]
+    )[1]
 
 
 @jax.custom_jvp
-def _first_order(v: Array, constants: Any) -> Array:
+def _first_order(v: Tree, constants: Any) -> Tree:
     return v
 
 

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -10,6 +10,7 @@ import jax
 from jaxns.struct import static, struct
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+CALL = r" (?:call\(.*to_apply|async-start\(.*calls)=%?([\w.\-]+)"
 BITS = {"pred": 8, "s4": 4, "u4": 4, "bf16": 16, "c64": 64, "c128": 128}  # else the name says it
 
 
@@ -45,7 +46,7 @@ class Collective:
         return self.bytes if self.kind == "collective-permute" else others * self.bytes
 
 
-def collectives(f: Callable, *args: Any) -> tuple[Collective, ...]:
+def collectives(f: Any, *args: Any) -> tuple[Collective, ...]:
     """The collectives of f(*args), compiled for the devices on which the arrays of `args` lie.
 
     Empty on one device. One in a loop is listed once, with the loops that it is in. What is in a
@@ -54,10 +55,9 @@ def collectives(f: Callable, *args: Any) -> tuple[Collective, ...]:
     f: a function, one that `jax.jit` has made, or one that is compiled already.
     args: pytrees of arrays, or of `jax.ShapeDtypeStruct`, with their shardings; none for the last.
     """
-    program: Any = f
     if not hasattr(f, "as_text"):
-        program = (f if hasattr(f, "lower") else jax.jit(f)).lower(*args).compile()  # pyright: ignore[reportFunctionMemberAccess]
-    return tuple(_read(program.as_text()))
+        f = (f if hasattr(f, "lower") else jax.jit(f)).lower(*args).compile()
+    return tuple(_read(f.as_text()))
 
 
 def _read(text: str) -> Iterator[Collective]:
@@ -84,20 +84,22 @@ def _read(text: str) -> Iterator[Collective]:
             elif parts := re.search(r"branch_computations=\{(.*?)\}", line):
                 for part in re.findall(r"[\w.\-]+", parts[1]):
                     yield from within(part, loops, trips, True)
-            elif parts := re.search(r"(?:true|false)_computation=", line):
-                for part in re.findall(r"(?:true|false)_computation=%?([\w.\-]+)", line):
+            elif parts := re.findall(r"(?:true|false)_computation=%?([\w.\-]+)", line):
+                for part in parts:
                     yield from within(part, loops, trips, True)
-            elif part := re.search(r" call\(.*to_apply=%?([\w.\-]+)", line):
-                yield from within(part[1], loops, trips, branch)
+            elif parts := re.search(CALL, line):
+                yield from within(parts[1], loops, trips, branch)
 
     return within(entry, (), (), False)
 
 
 def _bytes(shapes: str, kind: str, started: bool) -> int:
-    """Of a shape or a tuple; one that is only started has its operands, or a copy, before them."""
+    """Of a shape or a tuple; one that is only started has its operands before them (and contexts
+    of the runtime after them, `u32[]`)."""
     sizes = [
         math.prod(map(int, filter(None, dimensions.split(",")))) * _bits(dtype) // 8
         for dtype, dimensions in re.findall(r"([a-z]\w*)\[([\d,]*)\]", shapes)
+        if not (started and (dtype, dimensions) == ("u32", ""))
     ]
     if started and kind in ("all-gather", "collective-permute"):
         sizes = sizes[len(sizes) // 2 :]
