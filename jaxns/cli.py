@@ -26,6 +26,7 @@ A run leaves DIR/result.json (everything computed, with its provenance), table.c
 figure.svg. It ends with what the paper says it must show, met or not. One that is interrupted goes
 on where it stopped when it is run again.
 """
+INTERRUPTED = "interrupted; run it again to go on where it stopped"
 UNITS = {"s": 1 / 60, "m": 1.0, "h": 60.0}
 
 
@@ -55,7 +56,7 @@ def _obey(arguments: argparse.Namespace) -> int:
     except (ExperimentError, OSError) as error:
         return _fail(str(error))
     except KeyboardInterrupt:
-        return _fail("interrupted; run it again to go on where it stopped", status=130)
+        return _fail(INTERRUPTED, status=130)
 
 
 def _as_host(arguments: argparse.Namespace) -> int:
@@ -71,6 +72,8 @@ def _as_host(arguments: argparse.Namespace) -> int:
         return _fail(f"--hosts: {error}", status=2)
     except HostEndedError as error:
         return _fail(f"{error}. What was finished is kept: run it again on every host to go on")
+    except KeyboardInterrupt:  # which its process has met, too
+        return _fail(INTERRUPTED, status=130)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -37,7 +37,7 @@ class Collective:
 
     @property
     def sent(self) -> float:
-        """Bytes that each device sends, each time, by a ring (Patarasso and Yuan 2009)."""
+        """Bytes that each device sends, each time, by a ring (Patarasuk and Yuan 2009)."""
         others = (self.devices - 1) / self.devices
         if self.kind == "all-reduce":
             return 2 * others * self.bytes
