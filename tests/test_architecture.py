@@ -45,7 +45,7 @@ ARROWS: dict[str, set[str]] = {
     "optimizers": CARRIERS | {"linear"},
     "flows": CARRIERS | {"nonsmooth"},
     "taylor": CARRIERS,
-    "batch": CARRIERS | {"fixed_point", "modes", "solve"},
+    "batch": CARRIERS | {"closure", "fixed_point", "modes", "solve"},
     "kernels": CARRIERS | {"linear"},
     "jaxns": {
         "_conflict",

@@ -3,5 +3,7 @@
 from jaxns.batch.devices import mesh, vmap
 from jaxns.batch.lanes import Compaction
 from jaxns.batch.problems import solve
+from jaxns.batch.store import store
+from jaxns.batch.stream import Progress, stream
 
-__all__ = ["solve", "vmap", "mesh", "Compaction"]
+__all__ = ["solve", "vmap", "mesh", "Compaction", "stream", "store", "Progress"]

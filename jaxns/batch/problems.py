@@ -5,13 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxns import validate
 from jaxns.batch.devices import one_by_one, spread
+from jaxns.batch.failures import raise_for
 from jaxns.batch.lanes import Compaction
-from jaxns.fixed_point import ConvergenceError, Solution, Status, Stop
+from jaxns.fixed_point import Solution, Stop
 from jaxns.modes import Implicit, Mode
 from jaxns.solve import check, complete, set_up
 from jaxns.struct import replace
@@ -73,7 +73,9 @@ def solve(
 
     found = spread(one, mesh, one_by_one if width == 1 else jax.vmap)(over, x0)
     if stop.on_failure == "raise" and validate.is_known(found.status.code):
-        _raise_for(found.status)
+        codes = np.asarray(found.status.code)
+        failed = np.flatnonzero(~found.status.ok)
+        raise_for(failed, codes[failed], codes.size, "pass Stop(on_failure='nan' or 'ignore')")
     return found
 
 
@@ -101,15 +103,3 @@ def _check_batch(*batches: Tree) -> None:
             "problems (or over) and x0 must have arrays with one first axis, that of the batch; "
             f"got shapes {shapes or 'of no arrays'}"
         )
-
-
-def _raise_for(status: Status) -> None:
-    failed = np.flatnonzero(~status.ok)
-    if not failed.size:
-        return
-    some = ", ".join(map(str, failed[:10])) + (", …" if failed.size > 10 else "")
-    which = Status(jnp.asarray(status.code)[failed])
-    raise ConvergenceError(
-        f"{failed.size} of {np.size(status.code)} problems failed (numbers {some}): {which}; raise "
-        "max_steps, loosen tol, or pass Stop(on_failure='nan' or 'ignore')"
-    )
