@@ -31,6 +31,31 @@ def one_by_one(f: Callable) -> Callable:
     return lambda *batches: lax.map(lambda items: f(*items), batches)
 
 
+def in_groups(width: int) -> Callable[[Callable], Callable]:
+    """As `jax.vmap`, of `width` items at a time."""
+
+    def each(f):
+        def call(*batches):
+            size, filled = fill(batches, width)
+            if size <= width:
+                return jax.vmap(f)(*batches)
+            found = lax.map(lambda items: f(*items), filled, batch_size=width)
+            return jax.tree.map(lambda leaf: leaf[:size], found)
+
+        return call
+
+    return each
+
+
+def fill(batches: tuple, width: int) -> tuple[int, tuple]:
+    """The size of the batch; and the batch, filled up by its last item to a multiple of `width`."""
+    size = np.shape(jax.tree.leaves(batches)[0])[0]
+    rows = np.minimum(np.arange(-(-size // width) * width), size - 1)
+    if len(rows) == size:
+        return size, batches
+    return size, jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], batches)
+
+
 def vmap(f: Callable, mesh: Mesh | None = None) -> Callable:
     """`jax.vmap(f)`, with the batch spread over the devices of a mesh, each working alone.
 
@@ -63,9 +88,7 @@ def spread(f: Callable, mesh: Mesh | None, each: Callable) -> Callable:
     )
 
     def call(*batches: Any) -> Any:
-        size = np.shape(jax.tree.leaves(batches)[0])[0]
-        rows = np.minimum(np.arange(-(-size // devices) * devices), size - 1)
-        filled = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], batches)
+        size, filled = fill(batches, devices)
         return jax.tree.map(lambda leaf: leaf[:size], gathered(on_all(*filled)))
 
     return call

@@ -47,6 +47,8 @@ class Mode(Protocol):
     work(steps, adjoint_steps, z, control): what that backward pass is made of, a
         `jaxns.modes.work.Work`, from which `gradient_cost` foresees its operations.
     pointwise: True where the derivative depends on the last point only.
+    own_loop: True where `run` does not iterate by `iteration.loop`. Many problems are then run in
+        groups by `jaxns.batch.solve`, each to the end of its slowest.
     """
 
     @property

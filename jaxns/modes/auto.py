@@ -29,8 +29,9 @@ class Auto:
         validate.choice("direction", self.direction, ("reverse", "both"))
 
     def run(self, iteration: Iteration, theta: Any, z0: Tree, stop: Stop) -> Run:
-        return self._on(stop).run(iteration, theta, z0, stop)
+        return self.on(stop).run(iteration, theta, z0, stop)
 
-    def _on(self, stop: Stop) -> Implicit | Piggyback:
+    def on(self, stop: Stop) -> Implicit | Piggyback:
+        """The mode that it is for this stop."""
         how = Piggyback if stop.tol is None else Implicit
         return how(direction=self.direction)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -61,6 +61,8 @@ class Piggyback:
         log K recomputations of each step: with K = n = 10³, 10⁴, 10⁵ it stores 24, 32, 36 states
         and evaluates F 3.5, 4.5, 5.5 times a step going back, against 2.0, 2.8, 3.9 by default.
     """
+
+    own_loop: ClassVar[bool] = True  # which lays down checkpoints
 
     direction: str = static(default="reverse")
     checkpoints: int | str | None = static(default=None)
