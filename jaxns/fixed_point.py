@@ -39,7 +39,7 @@ class Iteration:
     correct:  (theta, z, F(z) − z, max_steps) -> d with (I − ∂F(z)) d ≈ F(z) − z, by products with
         ∂F of which there are `max_steps` at most; or None. A run that has converged to many digits
         ends with this correction: see `iterate`.
-    loop:     (iteration, theta, stop, run) -> the run when it has ended.
+    loop:     (going, body, start) -> the end: `lax.while_loop`, or better for many lanes.
     """
 
     step: Callable[[Any, Tree], Tree]
@@ -50,7 +50,7 @@ class Iteration:
     linearisation: Callable[[Any, Tree], Any] = lambda theta, z: None
     estimate: Callable[[Any, Tree, Any], Any] = lambda theta, z, control: None
     correct: Callable[[Any, Tree, Tree, Any], Any] = lambda theta, z, gap, max_steps: None
-    loop: Callable[["Iteration", Any, "Stop", "Run"], "Run"] = lambda *run: proceed_to_end(*run)
+    loop: Callable[[Callable, Callable, Any], Any] = tree.while_loop
 
 
 @struct
@@ -221,7 +221,7 @@ def is_running(run: Run) -> Array:
 
 
 def proceed_to_end(iteration: Iteration, theta: Any, stop: Stop, run: Run) -> Run:
-    return tree.while_loop(is_running, partial(proceed, iteration, theta, stop), run)
+    return iteration.loop(is_running, partial(proceed, iteration, theta, stop), run)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -232,7 +232,7 @@ def iterate(iteration: Iteration, theta: Any, z0: Tree, stop: Stop) -> Run:
     `tol` of more than `MANY` of the digits ends with Newton's correction of the equation F(z) = z,
     where the iteration has one and it makes the residual smaller: z ← F(z + d).
     """
-    run = iteration.loop(iteration, theta, stop, begin(iteration, theta, z0, stop))
+    run = proceed_to_end(iteration, theta, stop, begin(iteration, theta, z0, stop))
     return _corrected(iteration, theta, stop, run)
 
 

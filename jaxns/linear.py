@@ -15,8 +15,10 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxns import tree
+from jaxns.tree import Tree
 
 Matvec = Callable[[Array], Array]
+Loop = Callable[[Callable, Callable, Tree], Tree]  # (going, body, start): as `lax.while_loop`
 PATIENCE = 50  # iterations without progress before a Krylov method gives up
 
 
@@ -39,6 +41,7 @@ def solve(
     inverse: Matvec | None = None,
     precondition: Matvec | None = None,
     restart: int = 40,
+    loop: Loop = tree.while_loop,
 ) -> tuple[Array, Report]:
     """x with A x ≈ b by the named method, and how far it got.
 
@@ -50,7 +53,7 @@ def solve(
         like any other, improved by the residual that it leaves, and the method is used where that
         does not do. The method "structured" is this alone.
     precondition: v ↦ M v with M ≈ A⁻¹, cheap. Symmetric positive definite for "cg".
-    restart: vectors that "gmres" keeps.
+    restart: vectors that "gmres" keeps.   loop: what iterates.
     """
     eps = float(jnp.finfo(b.dtype).eps)
     size = tree.norm(b)
@@ -66,7 +69,7 @@ def solve(
     if inverse is not None:
         x, r, steps = _structured(matvec, inverse, rhs, tol, x, r, steps)
     if method != "structured":
-        how = _with(method, precondition, restart)
+        how = partial(_with(method, precondition, restart), loop=loop)
         if start is None and inverse is None:
             x, steps = how(matvec, rhs, tol, max_steps)
             r, steps = rhs - matvec(x), steps + 1
@@ -123,8 +126,8 @@ def _with(method: str, precondition: Matvec | None, restart: int) -> Callable:
     if method == "cg":
         return partial(cg, precondition=precondition)
 
-    def preconditioned(matvec, b, tol, max_steps):
-        y, steps = how(lambda y: matvec(precondition(y)), b, tol, max_steps)
+    def preconditioned(matvec, b, tol, max_steps, loop):
+        y, steps = how(lambda y: matvec(precondition(y)), b, tol, max_steps, loop=loop)
         return precondition(y), steps
 
     return preconditioned
@@ -151,7 +154,9 @@ def _start(b: Array) -> _Best:
     return _Best(jnp.zeros_like(b), jnp.linalg.norm(b), jnp.zeros((), jnp.int32))
 
 
-def neumann(matvec: Matvec, b: Array, tol: Array, max_steps: Array) -> tuple[Array, Array]:
+def neumann(
+    matvec: Matvec, b: Array, tol: Array, max_steps: Array, loop: Loop = tree.while_loop
+) -> tuple[Array, Array]:
     """Adjoint fixed point: x ← x + (b − A x), the Neumann series of A = I − M. Needs ρ(M) < 1."""
 
     def body(carry):
@@ -165,11 +170,13 @@ def neumann(matvec: Matvec, b: Array, tol: Array, max_steps: Array) -> tuple[Arr
         return best.hopeful(k, tol, max_steps) & jnp.all(jnp.isfinite(r))
 
     start = (jnp.zeros_like(b), b, _start(b), jnp.zeros((), jnp.int32))
-    _, _, best, steps = tree.while_loop(going, body, start)
+    _, _, best, steps = loop(going, body, start)
     return best.x, steps
 
 
-def anderson(matvec: Matvec, b: Array, tol: Array, max_steps: Array) -> tuple[Array, Array]:
+def anderson(
+    matvec: Matvec, b: Array, tol: Array, max_steps: Array, loop: Loop = tree.while_loop
+) -> tuple[Array, Array]:
     """The same fixed point accelerated by its last 10 steps (Anderson 1965, Walker and Ni 2011).
 
     x ← x + r − (ΔX + ΔR) γ with γ = argmin ‖r − ΔR γ‖, r = b − A x: also where ρ(M) ≥ 1.
@@ -192,12 +199,17 @@ def anderson(matvec: Matvec, b: Array, tol: Array, max_steps: Array) -> tuple[Ar
 
     none = tree.vary_like(jnp.zeros((memory, b.size), b.dtype), b)
     start = (jnp.zeros_like(b), b, none, none, _start(b), jnp.zeros((), jnp.int32))
-    *_, best, steps = tree.while_loop(going, body, start)
+    *_, best, steps = loop(going, body, start)
     return best.x, steps
 
 
 def cg(
-    matvec: Matvec, b: Array, tol: Array, max_steps: Array, precondition: Matvec = lambda r: r
+    matvec: Matvec,
+    b: Array,
+    tol: Array,
+    max_steps: Array,
+    loop: Loop = tree.while_loop,
+    precondition: Matvec = lambda r: r,
 ) -> tuple[Array, Array]:
     """Conjugate gradient. Needs A symmetric positive (semi)definite."""
 
@@ -217,11 +229,13 @@ def cg(
 
     z = precondition(b)
     start = (jnp.zeros_like(b), b, z, b @ z, _start(b), jnp.zeros((), jnp.int32))
-    *_, best, steps = tree.while_loop(going, body, start)
+    *_, best, steps = loop(going, body, start)
     return best.x, steps
 
 
-def bicgstab(matvec: Matvec, b: Array, tol: Array, max_steps: Array) -> tuple[Array, Array]:
+def bicgstab(
+    matvec: Matvec, b: Array, tol: Array, max_steps: Array, loop: Loop = tree.while_loop
+) -> tuple[Array, Array]:
     """Stabilised biconjugate gradient (van der Vorst 1992), for nonsymmetric A."""
 
     def body(carry):
@@ -242,12 +256,17 @@ def bicgstab(matvec: Matvec, b: Array, tol: Array, max_steps: Array) -> tuple[Ar
         return best.hopeful(k, tol, max_steps) & jnp.all(jnp.isfinite(r)) & (rho != 0)
 
     start = (jnp.zeros_like(b), b, b, b @ b, _start(b), jnp.zeros((), jnp.int32))
-    *_, best, steps = tree.while_loop(going, body, start)
+    *_, best, steps = loop(going, body, start)
     return best.x, steps
 
 
 def gmres(
-    matvec: Matvec, b: Array, tol: Array, max_steps: Array, restart: int = 40
+    matvec: Matvec,
+    b: Array,
+    tol: Array,
+    max_steps: Array,
+    loop: Loop = tree.while_loop,
+    restart: int = 40,
 ) -> tuple[Array, Array]:
     """Restarted GMRES (Saad and Schultz 1986), Arnoldi by twice-iterated Gram-Schmidt."""
     m = min(restart, b.size)
@@ -284,13 +303,15 @@ def gmres(
         return best.hopeful(k, tol, max_steps) & jnp.all(jnp.isfinite(x))
 
     start = (jnp.zeros_like(b), _start(b), jnp.zeros((), jnp.int32))
-    _, best, steps = tree.while_loop(going, cycle, start)
+    _, best, steps = loop(going, cycle, start)
     return best.x, steps
 
 
-def dense(matvec: Matvec, b: Array, tol: Array, max_steps: Array) -> tuple[Array, Array]:
+def dense(
+    matvec: Matvec, b: Array, tol: Array, max_steps: Array, loop: Loop = tree.while_loop
+) -> tuple[Array, Array]:
     """LU of the assembled matrix; where it is singular, the least-squares answer of least norm."""
-    del max_steps
+    del max_steps, loop
     matrix = jax.vmap(matvec, out_axes=1)(tree.vary_like(jnp.eye(b.size, dtype=b.dtype), b))
     factors = jax.scipy.linalg.lu_factor(matrix)
     x = jax.scipy.linalg.lu_solve(factors, b)
@@ -313,7 +334,9 @@ DENSE_SIZE = 256  # up to here a factorisation is cheaper and sounder than a Kry
 NEARLY_IDENTITY = 3  # steps of the Neumann series worth trying before anything else
 
 
-def auto(matvec: Matvec, b: Array, tol: Array, max_steps: Array) -> tuple[Array, Array]:
+def auto(
+    matvec: Matvec, b: Array, tol: Array, max_steps: Array, loop: Loop = tree.while_loop
+) -> tuple[Array, Array]:
     """`neumann` if a few steps do; else `dense` when small, and `krylov` otherwise.
 
     The map of a superlinear solver (Newton) has A = I − ∂F ≈ I: it is solved for by then.
@@ -322,20 +345,22 @@ def auto(matvec: Matvec, b: Array, tol: Array, max_steps: Array) -> tuple[Array,
     method = dense if b.size <= DENSE_SIZE else krylov
 
     def proper():
-        y, more = method(matvec, b, tol, max_steps)
+        y, more = method(matvec, b, tol, max_steps, loop)
         return y, steps + more
 
     near = jnp.linalg.norm(b - matvec(x)) <= tol
     return lax.cond(tree.any_lane(~near), proper, lambda: (x, steps))
 
 
-def krylov(matvec: Matvec, b: Array, tol: Array, max_steps: Array) -> tuple[Array, Array]:
+def krylov(
+    matvec: Matvec, b: Array, tol: Array, max_steps: Array, loop: Loop = tree.while_loop
+) -> tuple[Array, Array]:
     """`bicgstab`, and `gmres` from scratch if that got stuck."""
-    x, steps = bicgstab(matvec, b, tol, max_steps)
+    x, steps = bicgstab(matvec, b, tol, max_steps, loop)
     reached = jnp.linalg.norm(b - matvec(x))
 
     def again():
-        y, more = gmres(matvec, b, tol, max_steps)
+        y, more = gmres(matvec, b, tol, max_steps, loop)
         better = jnp.linalg.norm(b - matvec(y)) < reached
         return jnp.where(better, y, x), steps + more
 

@@ -9,13 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases import PROBLEMS, SOLVERS, STRICT
+from cases import start as start_of
 
 import jaxns
 from jaxns import batch
-from jaxns.fixed_point import Iteration, begin
+from jaxns.fixed_point import Iteration, begin, proceed_to_end
 from jaxns.functions import L1, LeastSquares, SquaredL2
 
-PROBLEMS = """
+DATA = """
 import jax, jax.numpy as jnp, numpy as np
 import jaxns
 from jaxns import batch
@@ -35,7 +37,7 @@ def of(penalties, **options):
 alone = jnp.stack([jaxns.solve(lasso((A[i], b[i], penalties[i]))).x for i in range(11)])
 """
 space: dict = {}
-exec(PROBLEMS, space)
+exec(DATA, space)
 A, b, penalties, lasso, of, alone = (
     space[name] for name in ("A", "b", "penalties", "lasso", "of", "alone")
 )
@@ -57,6 +59,20 @@ def test_a_batched_problem_and_a_warm_start():
     again = batch.solve(problems, jaxns.ForwardBackward(), found)
     assert int(jnp.max(again.steps)) <= 3
     np.testing.assert_allclose(again.x, alone, atol=1e-12)
+
+
+@jaxns.struct
+class Picard:
+    """z ← z − g(z), of a `Root`."""
+
+    def init(self, problem, x0):
+        return x0
+
+    def step(self, problem, z):
+        return z - problem.residual(z)
+
+    def solution(self, problem, z):
+        return z
 
 
 MODES = {
@@ -110,7 +126,7 @@ def test_cost_follows_the_sum_of_the_iterations():
         stop = jaxns.Stop(tol=1e-10, on_failure="ignore")
 
         def run(theta):
-            return iteration.loop(iteration, theta, stop, begin(iteration, theta, 0.0, stop))
+            return proceed_to_end(iteration, theta, stop, begin(iteration, theta, 0.0, stop))
 
         evaluated.clear()
         ended = jax.jit(jax.vmap(run))(rates)
@@ -159,6 +175,130 @@ def test_wrong_arguments(call, error, said):
         call()
 
 
+def test_a_lane_of_nan_among_others():
+    """It is told apart, and changes no digit of the others or of their derivatives."""
+    broken, others = A.at[3].set(jnp.nan), np.delete(np.arange(11), 3)
+    stop = jaxns.Stop(on_failure="nan")
+
+    def total(penalties, A):
+        found = batch.solve(lasso, over=(A, b, penalties), stop=stop, width=4)
+        return jnp.nansum(found.x**2), found
+
+    of_both = jax.jit(jax.grad(total, has_aux=True))
+    (slopes, found), (expected, _) = of_both(penalties, broken), of_both(penalties, A)
+    assert found.status.code[3] == jaxns.Status.DIVERGED.code
+    assert np.all(found.status.ok[others])
+    assert np.all(np.isnan(found.x[3]))
+    np.testing.assert_allclose(found.x[others], alone[others], atol=1e-12)
+    np.testing.assert_array_equal(slopes[others], expected[others])
+
+
+@pytest.mark.slow
+def test_a_batch_of_batches_and_second_derivatives():
+    """Ridge regressions in closed form, the outer batch by `vmap`."""
+
+    def build(item):
+        A, b, penalty = item
+        return jaxns.Composite(LeastSquares(A, b), SquaredL2(penalty))
+
+    def exact(A, b, penalty):
+        return jnp.linalg.solve(A.T @ A + penalty * jnp.eye(6), A.T @ b)
+
+    def total(penalties, solutions):
+        return jnp.sum(solutions(A[:3], b[:3], penalties) ** 2)
+
+    ours = lambda *data: batch.solve(build, over=data, width=2).x  # noqa: E731
+    pair = jnp.stack([penalties[:3], penalties[3:6]])
+    found, expected = (
+        jax.vmap(jax.hessian(lambda p, f=f: total(p, f)))(pair) for f in (ours, jax.vmap(exact))
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-11)
+
+
+def test_no_items_integers_trees_and_float32():
+    assert batch.solve(lasso, over=(A[:0], b[:0], penalties[:0])).x.shape == (0, 6)
+    chosen = jnp.array([7, 2])
+    found = batch.solve(lambda i: lasso((A[i], b[i], penalties[i])), over=chosen, width=4)
+    np.testing.assert_allclose(found.x, alone[chosen], atol=1e-12)
+
+    def root(x, shift):
+        return {"u": x["u"] - shift, "v": x["v"] - 2 * shift}
+
+    shifts = jnp.arange(3, dtype=jnp.float32)
+    start = {"u": jnp.zeros(3, jnp.float32), "v": jnp.zeros((3, 2), jnp.float32)}
+    found = batch.solve(
+        lambda shift: jaxns.Root(root, shift), jaxns.Newton(), start, over=shifts, width=2
+    )
+    assert found.x["v"].dtype == jnp.float32
+    np.testing.assert_array_equal(found.x["u"], shifts)
+    np.testing.assert_array_equal(found.x["v"], 2 * shifts[:, None] * jnp.ones(2))
+
+
+# Each solver on one of its problems, of which it is asked for three.
+EACH = {name: case.problems[0] for name, case in SOLVERS.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EACH)
+def test_every_solver(name):
+    """The solutions and the derivatives of a loop, where lanes end at different steps."""
+    build, theta = PROBLEMS[EACH[name]]
+    case, thetas = SOLVERS[name], theta * jnp.array([[1.0], [1.1], [0.9]])
+    start, options = start_of(EACH[name]), {"mode": jaxns.OneStep(3), "stop": STRICT}
+
+    def together(thetas):
+        starts = None if start is None else jnp.stack([start] * 3)
+        found = batch.solve(build, case.solver, starts, over=thetas, width=2, **options)
+        return jax.vmap(case.read)(found.x)
+
+    def one(theta):
+        return case.read(jaxns.solve(build(theta), case.solver, start, **options).x)
+
+    def values_and_slopes(f):
+        def total(thetas):
+            x = f(thetas)
+            return jnp.sum(jnp.sin(x)), x
+
+        return jax.grad(total, has_aux=True)
+
+    slopes, x = values_and_slopes(together)(thetas)
+    for i in range(3):
+        slope, alone = values_and_slopes(one)(thetas[i])
+        np.testing.assert_allclose(x[i], alone, atol=1e-12)
+        np.testing.assert_allclose(slopes[i], slope, atol=1e-10)
+
+
+def test_adjoint_systems_leave_too():
+    """Applications of A in a backward pass by Neumann's series, counted where they happen."""
+    applied = []
+
+    @jax.custom_vjp
+    def scaled(rate, z):
+        return rate * z
+
+    def backward(saved, bar):
+        rate, z = saved
+        jax.debug.callback(lambda lanes: applied.append(np.size(lanes)), bar, ordered=False)
+        return bar * z, bar * rate
+
+    scaled.defvjp(lambda rate, z: (rate * z, (rate, z)), backward)
+    rates = jnp.full(32, 0.5).at[17].set(0.9)
+    mode = jaxns.Implicit(method="neumann", tol=1e-10)
+
+    def total(rates):
+        roots = batch.solve(
+            lambda rate: jaxns.Root(lambda z, rate: z - scaled(rate, z) - 1, rate),
+            Picard(), jnp.zeros(32), over=rates, mode=mode, width=16,
+        )  # fmt: skip
+        return jnp.sum(roots.x)
+
+    slopes = jax.jit(jax.grad(total))(rates)
+    jax.effects_barrier()
+    np.testing.assert_allclose(slopes, 1 / (1 - rates) ** 2, rtol=1e-9)
+    needed = jnp.ceil(jnp.log(1e-10) / jnp.log(rates))  # rate^k ≤ tol
+    assert sum(applied) < 2 * needed.sum() < 32 * needed.max() / 2
+
+
 def test_one_item_and_shared_data():
     design, target = A[0], b[0]
 
@@ -170,7 +310,7 @@ def test_one_item_and_shared_data():
     np.testing.assert_allclose(found.x, exact[None], atol=1e-12)
 
 
-EIGHT = f"""{PROBLEMS}
+EIGHT = f"""{DATA}
 mesh = batch.mesh()
 assert mesh.size == 8
 np.testing.assert_allclose(of(penalties, mesh=mesh).x, alone, atol=1e-12)
@@ -207,7 +347,7 @@ def test_eight_devices():
 TWO = f"""
 import sys, jax
 jax.distributed.initialize("127.0.0.1:" + sys.argv[1], 2, int(sys.argv[2]))
-{PROBLEMS}
+{DATA}
 assert jax.process_count() == 2
 found = of(penalties, mesh=batch.mesh())
 np.testing.assert_allclose(found.x, alone, atol=1e-12)

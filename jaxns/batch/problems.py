@@ -8,11 +8,11 @@ import jax
 import numpy as np
 
 from jaxns import validate
-from jaxns.batch.devices import one_by_one, spread
+from jaxns.batch.devices import in_groups, one_by_one, spread
 from jaxns.batch.failures import raise_for
 from jaxns.batch.lanes import Compaction
 from jaxns.fixed_point import Solution, Stop
-from jaxns.modes import Implicit, Mode
+from jaxns.modes import Auto, Implicit, Mode
 from jaxns.solve import check, complete, set_up
 from jaxns.struct import replace
 from jaxns.tree import Tree
@@ -27,7 +27,7 @@ def solve(
     mode: Mode = Implicit(),
     stop: Stop = Stop(),
     width: int | None = None,
-    chunk: int = 50,
+    chunk: int = 2,
     mesh: jax.sharding.Mesh | None = None,
 ) -> Solution:
     """Solve many problems that differ in their numbers; as `jax.vmap(jaxns.solve)`, but faster.
@@ -42,7 +42,8 @@ def solve(
     x0: a start for each, with that first axis too (or the `Solution` of an earlier batch).
     solver, mode, stop: as for `jaxns.solve`, one for all.
     width: how many run side by side; by default 65 536, but on a CPU 16, or 1 where the solver says
-        that its steps are `sequential`.   chunk: steps after which lanes are exchanged.
+        that its steps are `sequential`.   chunk: lanes are exchanged when those that have ended
+        have idled for so many steps of all of them, which is about what an exchange costs.
     mesh: devices over which the batch is spread, see `jaxns.batch.mesh`; each works alone. The
         number of problems need not be a multiple of theirs.
 
@@ -50,6 +51,7 @@ def solve(
     `ConvergenceError` names the lanes that failed.
     """
     check(solver, mode, stop)
+    mode = mode.on(stop) if isinstance(mode, Auto) else mode
     if width is not None:
         width = int(validate.positive("width", validate.integer("width", width)))
     chunk = int(validate.positive("chunk", validate.integer("chunk", chunk)))
@@ -64,14 +66,16 @@ def solve(
         )
     _check_batch(over, x0)
     width = _width(solver, build, over) if width is None else width
-    loop = Compaction(width, chunk)
+    alone = width // 2 if jax.default_backend() == "cpu" else 0
+    loop = Compaction(width, chunk, alone)
 
     def one(item, start):
         run = set_up(build(item), solver, start)
         compacting = dataclasses.replace(run.iteration, loop=loop)
         return complete(run._replace(iteration=compacting), mode, quiet)
 
-    found = spread(one, mesh, one_by_one if width == 1 else jax.vmap)(over, x0)
+    each = in_groups(width) if getattr(mode, "own_loop", False) else jax.vmap
+    found = spread(one, mesh, one_by_one if width == 1 else each)(over, x0)
     if stop.on_failure == "raise" and validate.is_known(found.status.code):
         codes = np.asarray(found.status.code)
         failed = np.flatnonzero(~found.status.ok)

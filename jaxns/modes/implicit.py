@@ -102,6 +102,7 @@ class Implicit:
                     inverse=inverse,
                     precondition=precondition,
                     restart=self.restart,
+                    loop=system.loop,
                 )
                 return refuse(report.converged, x, policy, str), report
 

@@ -38,10 +38,11 @@ class System(NamedTuple):
     """The linear system that a mode solves, I − A or its transpose, on flat vectors.
 
     inverse: b ↦ an answer, from what the solver knows of the structure; `transposed` is that of the
-    transposed system. The same for a preconditioner. start: where to begin.
+    transposed system. The same for a preconditioner. start: where to begin. loop: what iterates.
     """
 
     matvec: linear.Matvec
+    loop: linear.Loop
     inverse: linear.Matvec | None = None
     transposed: linear.Matvec | None = None
     precondition: linear.Matvec | None = None
@@ -50,8 +51,8 @@ class System(NamedTuple):
 
     def transpose(self, matvec: linear.Matvec, start: jax.Array | None) -> "System":
         """The system with the transposed matrix, `matvec`."""
-        _, forward, backward, M, M_transposed, _ = self
-        return System(matvec, backward, forward, M_transposed, M, start)
+        _, loop, forward, backward, M, M_transposed, _ = self
+        return System(matvec, loop, backward, forward, M_transposed, M, start)
 
 
 @jax.tree_util.register_static
@@ -148,7 +149,7 @@ def _system(flat, leaves, z, control, mode, matvec):
     inverse, transposed = (None, None) if found is None else map(on_vectors, found)
     M = on_vectors(getattr(mode, "precondition", None))
     M_transposed = None if M is None else _transpose(M, flatten(z))
-    return System(matvec, inverse, transposed, M, M_transposed)
+    return System(matvec, flat.iteration.loop, inverse, transposed, M, M_transposed)
 
 
 def _transpose(M: linear.Matvec, like: jax.Array) -> linear.Matvec:
