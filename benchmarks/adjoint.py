@@ -1,24 +1,24 @@
-"""What a gradient costs beyond the solve: the linear system of implicit differentiation.
+"""What a gradient costs beyond the solve.
 
-    python benchmarks/adjoint.py [--repeats 15]
-
-Times are medians of ratios taken in turns inside one process. The lasso has a correlated design
-and a tenth of the penalty that gives zero; "iteration" is one evaluation of the forward-backward
-map, "structured" and so on the linear system alone, "backward" the whole pullback.
+A lasso at a tenth of the penalty that gives zero, correlated features, forward-backward, float64.
+"Structured system" is the linear system alone, restricted to the gathered support; "backward" the
+whole pullback, with `Implicit(method=…)`; both in evaluations of the forward-backward map and, in
+brackets, over the solve. The last column is the time of value and gradient by `OneStep()`.
 """
 
-import argparse
-import statistics
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from foundation import in_turns
 
 import jaxns
+from benchmarks.frame import Findings, Options, Table, Target
+from benchmarks.timing import in_turns, ratio
 
-jax.config.update("jax_enable_x64", True)
+REPEATS = 15
+METHODS = ("auto", "bicgstab", "gmres")
 
 
 def lasso(n: int, p: int, nonzeros: int) -> tuple[Callable, jax.Array]:
@@ -34,7 +34,7 @@ def lasso(n: int, p: int, nonzeros: int) -> tuple[Callable, jax.Array]:
     return lambda t: jaxns.problems.lasso(X, y, 0.1 * largest * t), jnp.asarray(rng.normal(size=p))
 
 
-def measure(n: int, p: int, nonzeros: int, repeats: int) -> None:
+def measure(n: int, p: int, nonzeros: int, repeats: int, table: Table) -> dict[str, Any]:
     build, weights = lasso(n, p, nonzeros)
     solver = jaxns.ForwardBackward()
     problem = build(1.0)
@@ -53,49 +53,69 @@ def measure(n: int, p: int, nonzeros: int, repeats: int) -> None:
         body = lambda _, w: w + 1e-9 * inverse.transpose(v + 1e-9 * w)  # noqa: E731
         return jax.lax.fori_loop(0, loops, body, v)
 
-    def run(t, method):
-        mode = jaxns.Implicit(method=method)
+    def loss(t, mode):
         return jnp.vdot(weights, jaxns.solve(build(t), solver, mode=mode).x)
 
     backward = jax.jit(lambda pull: pull(1.0))
-    forward = jax.jit(lambda t: run(t, "auto"))
+    forward = jax.jit(lambda t: loss(t, jaxns.Implicit()))
+    one_step = jax.jit(jax.value_and_grad(lambda t: loss(t, jaxns.OneStep())))
     timed = {
         "iteration": lambda: iterations(problem, solution.z),
         "system": lambda: system(problem, solution.z, weights),
         "solve": lambda: forward(1.0),
+        "OneStep": lambda: one_step(1.0),
     }
-    for method in ("auto", "bicgstab", "gmres"):
-        _, pull = jax.vjp(lambda t, method=method: run(t, method), 1.0)
+    for method in METHODS:
+        mode = jaxns.Implicit(method=method)
+        _, pull = jax.vjp(lambda t, mode=mode: loss(t, mode), 1.0)
         timed[method] = lambda pull=pull: backward(pull)
-    named = in_turns(timed, repeats)
-
-    def ratio(a: str, b: str, scale: float = 1.0) -> float:
-        return scale * statistics.median(x / y for x, y in zip(named[a], named[b], strict=True))
-
-    cells = [
-        f"{n} × {p}, {int(jnp.sum(solution.x != 0))} nonzeros",
-        f"{int(solution.steps)}",
-        f"{ratio('system', 'iteration'):.2f}",
-        *(f"{ratio(m, 'iteration', loops):.1f}" for m in ("auto", "bicgstab", "gmres")),
-        *(f"{100 * ratio(m, 'solve'):.1f} %" for m in ("auto", "bicgstab", "gmres")),
-    ]
-    print("| " + " | ".join(cells) + " |", flush=True)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=15)
-    repeats = parser.parse_args().repeats
-    print(f"jax {jax.__version__}, {jax.default_backend()}, {repeats} repeats\n")
-    print(
-        "| lasso | steps of the solve | structured system, in iterations | backward in iterations: "
-        "auto | bicgstab | gmres | backward over solve: auto | bicgstab | gmres |\n"
-        + "|---" * 9
-        + "|"
+    times = in_turns(timed, repeats)
+    numbers = {
+        "nonzeros": int(jnp.sum(solution.x != 0)),
+        "steps": int(solution.steps),
+        "system over iteration": ratio(times, "system", "iteration"),
+        "in iterations": {m: loops * ratio(times, m, "iteration") for m in METHODS},
+        "over the solve": {m: ratio(times, m, "solve") for m in METHODS},
+        "OneStep gradient over the solve": ratio(times, "OneStep", "solve"),
+    }
+    table.row(
+        f"{n} × {p}, {numbers['nonzeros']} nonzeros",
+        numbers["steps"],
+        f"{numbers['system over iteration']:.2f}",
+        *(
+            f"{numbers['in iterations'][m]:.1f} ({100 * numbers['over the solve'][m]:.1f} %)"
+            for m in METHODS
+        ),
+        f"{numbers['OneStep gradient over the solve']:.2f}",
     )
-    measure(200, 1000, 20, repeats)
-    measure(500, 20_000, 20, repeats)
+    return numbers
 
 
-if __name__ == "__main__":
-    main()
+def run(options: Options) -> Findings:
+    table = Table(
+        ("lasso", "steps", "structured system", *(f"backward, {m}" for m in METHODS),
+         "`OneStep` gradient / solve")
+    )  # fmt: skip
+    sizes = [(40, 100, 5)] if options.reduced else [(200, 1000, 20), (500, 20_000, 20)]
+    numbers = {f"{n} × {p}": measure(n, p, k, options.repeats, table) for n, p, k in sizes}
+    targets = []
+    for name, found in numbers.items():
+        share = found["over the solve"]["auto"]
+        why = (
+            f"{found['steps']} steps of the solve leave {0.05 * found['steps']:.0f} evaluations of "
+            f"the map for a pullback, which takes {found['in iterations']['auto']:.1f}"
+        )
+        targets += [
+            Target(
+                f"backward pass of `Implicit` at most 5 % of the solve, lasso {name}",
+                f"{100 * share:.1f} %",
+                share <= 0.05,
+                "" if share <= 0.05 else why,
+            ),
+            Target(
+                f"gradient by `OneStep` at most 1.1 × the plain solve, lasso {name}",
+                f"{found['OneStep gradient over the solve']:.2f}",
+                found["OneStep gradient over the solve"] <= 1.1,
+            ),
+        ]
+    return Findings((table,), targets, numbers=numbers)

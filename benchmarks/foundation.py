@@ -1,16 +1,12 @@
-"""What the foundation costs: import, dispatch, and reverse piggyback against stored unrolling.
+"""What the foundation costs.
 
-    python benchmarks/foundation.py [--repeats 15]
-
-Times are medians on the machine at hand; compare the ratios, which are measured in turns inside one
-process. Counts and bytes are exact.
+Import, dispatch, and reverse piggyback against stored unrolling. "Iterates stored" is XLA's own
+account of temporary memory, over the size of one iterate.
 """
 
-import argparse
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 
 import jax
@@ -18,21 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxns
+from benchmarks.frame import Findings, Options, Table, Target
+from benchmarks.timing import in_turns, medians, ratio
 
-jax.config.update("jax_enable_x64", True)
-
-
-def seconds(call: Callable) -> float:
-    start = time.perf_counter()
-    jax.block_until_ready(call())
-    return time.perf_counter() - start
-
-
-def in_turns(calls: dict[str, Callable], repeats: int) -> dict[str, list[float]]:
-    for call in calls.values():
-        jax.block_until_ready(call())
-    rounds = [{name: seconds(call) for name, call in calls.items()} for _ in range(repeats)]
-    return {name: [r[name] for r in rounds] for name in calls}
+REPEATS = 15
 
 
 def import_cost(repeats: int) -> float:
@@ -51,7 +36,9 @@ def small_lasso() -> Callable:
     return lambda: jaxns.solve(jaxns.problems.lasso(A, b, 0.1)).x
 
 
-def piggyback_against_unrolling(n: int, p: int, K: int) -> tuple[dict[str, Callable], dict]:
+def piggyback_against_unrolling(
+    n: int, p: int, K: int, unroll: bool = True
+) -> tuple[dict[str, Callable], dict]:
     """The gradient of Σx² in the penalty after K plain forward-backward steps of a lasso."""
     rng = np.random.default_rng(0)
     A, b = jnp.asarray(rng.normal(size=(n, p)) / np.sqrt(n)), jnp.asarray(rng.normal(size=n))
@@ -63,7 +50,7 @@ def piggyback_against_unrolling(n: int, p: int, K: int) -> tuple[dict[str, Calla
         return jaxns.Composite(jaxns.functions.LeastSquares(A, b), jaxns.functions.L1(penalty))
 
     def ours(penalty):
-        stop = jaxns.Stop(tol=None, max_steps=jnp.asarray(K))
+        stop = jaxns.Stop(tol=None, max_steps=K)
         mode = jaxns.Piggyback()
         return jnp.sum(jaxns.solve(problem(penalty), solver, x0, mode=mode, stop=stop).x ** 2)
 
@@ -72,36 +59,52 @@ def piggyback_against_unrolling(n: int, p: int, K: int) -> tuple[dict[str, Calla
         return jnp.sum(jax.lax.scan(step, x0, length=K)[0] ** 2)
 
     compiled, memory, values = {}, {}, {}
-    for name, loss in {"piggyback": ours, "stored unrolling": stored}.items():
+    losses = {"piggyback": ours, "stored unrolling": stored} if unroll else {"piggyback": ours}
+    for name, loss in losses.items():
         compiled[name] = jax.jit(jax.grad(loss)).lower(0.05).compile()
         memory[name] = compiled[name].memory_analysis().temp_size_in_bytes / (8 * p)
         values[name] = float(compiled[name](0.05))
-    difference = abs(values["piggyback"] / values["stored unrolling"] - 1)
+    difference = abs(values["piggyback"] / values.get("stored unrolling", np.nan) - 1)
     calls = {name: (lambda c=c: c(0.05)) for name, c in compiled.items()}
     return calls, {"iterates": memory, "difference": difference}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=15)
-    repeats = parser.parse_args().repeats
-    print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, {repeats} repeats\n")
-    print("| what | measured |\n|---|---|")
-    print(f"| import, over jax | {import_cost(repeats):.3f} s |")
-    second = in_turns({"solve": small_lasso()}, repeats)["solve"]
-    milliseconds = 1e3 * statistics.median(second)
-    print(f"| second call of `solve`, 20 × 5 lasso, eager | {milliseconds:.2f} ms |")
-    for n, p, K in [(200, 1000, 800), (500, 5000, 300)]:
+def stored_iterates(K: int, n: int = 60, p: int = 2000) -> float:
+    """XLA's temporaries of the reverse pass after K steps, over the bytes of one iterate."""
+    _, facts = piggyback_against_unrolling(n, p, K, unroll=False)
+    return facts["iterates"]["piggyback"]
+
+
+def run(options: Options) -> Findings:
+    table = Table(("what", "measured"))
+    table.row("import, over jax", f"{import_cost(options.repeats):.3f} s")
+    second = medians(in_turns({"solve": small_lasso()}, options.repeats))["solve"]
+    table.row("second call of `solve`, 20 × 5 lasso, eager", f"{1e3 * second:.2f} ms")
+    numbers = {"second call": second}
+    for n, p, K in [(40, 200, 100)] if options.reduced else [(200, 1000, 800), (500, 5000, 300)]:
         calls, facts = piggyback_against_unrolling(n, p, K)
-        times = in_turns(calls, repeats)
-        pairs = zip(times["piggyback"], times["stored unrolling"], strict=True)
-        ratio = statistics.median(a / b for a, b in pairs)
+        times = in_turns(calls, options.repeats)
         ours, stored = facts["iterates"].values()
-        print(
-            f"| reverse piggyback / stored unrolling, lasso {n} × {p}, K = {K} | time {ratio:.2f}, "
-            f"iterates stored {ours:.0f} / {stored:.0f}, difference {facts['difference']:.0e} |"
+        found = ratio(times, "piggyback", "stored unrolling")
+        table.row(
+            f"reverse piggyback / stored unrolling, lasso {n} × {p}, K = {K}",
+            f"time {found:.2f}, iterates stored {ours:.0f} / {stored:.0f}, "
+            f"difference {facts['difference']:.0e}",
         )
-
-
-if __name__ == "__main__":
-    main()
+        numbers[f"{n} × {p}"] = {"ratio": found, "iterates": facts["iterates"]}
+    memory = Table(
+        ("K", "iterates stored", "over √K"),
+        text="What reverse piggyback keeps for K steps: temporaries of the compiled gradient.",
+    )
+    steps = (16, 64, 256) if options.reduced else (16, 64, 256, 1024, 4096)
+    iterates = [stored_iterates(K) for K in steps]
+    for K, stored in zip(steps, iterates, strict=True):
+        memory.row(K, f"{stored:.0f}", f"{stored / K**0.5:.1f}")
+    slope = float(np.polyfit(np.log(steps), np.log(iterates), 1)[0])
+    numbers["memory"] = dict(zip(steps, iterates, strict=True))
+    grows = Target(
+        "memory of reverse `Piggyback` O(√K): slope of log(iterates stored) over log K at most ½",
+        f"{slope:.2f}",
+        slope <= 0.5,
+    )
+    return Findings((table, memory), (grows,), numbers=numbers)

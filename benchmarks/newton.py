@@ -1,14 +1,10 @@
-"""What second order is worth: Newton against forward-backward, and one step against implicit.
+"""What second order is worth.
 
-    python benchmarks/newton.py [--repeats 5]
-
-Seconds are medians of whole jitted calls on the machine at hand, measured in turns in one process;
-steps and errors are exact. "backward" is what a gradient costs beyond the solve.
+Newton against forward-backward, and one step's derivative on a superlinear map against the implicit
+one. "Backward" is a gradient's time beyond the solve's; "error" is relative, of the gradient to
+that of `Newton` with `Implicit`.
 """
 
-import argparse
-import statistics
-import time
 from collections.abc import Callable
 
 import jax
@@ -16,11 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxns
+from benchmarks.frame import Findings, Options, Table
+from benchmarks.timing import in_turns, medians
 
-jax.config.update("jax_enable_x64", True)
+REPEATS = 5
 
 
-def logistic(n: int = 2000, p: int = 200) -> tuple[Callable, float]:
+def logistic(n: int, p: int) -> tuple[Callable, float]:
     """l2-regularised logistic regression on columns of uneven scale."""
     rng = np.random.default_rng(0)
     X = rng.normal(size=(n, p)) * np.geomspace(1, 0.1, p)
@@ -29,7 +27,7 @@ def logistic(n: int = 2000, p: int = 200) -> tuple[Callable, float]:
     return lambda penalty: jaxns.problems.logistic_regression(X, y, penalty), 1e-3
 
 
-def lasso(n: int = 500, p: int = 5000, correlation: float = 0.9) -> tuple[Callable, float]:
+def lasso(n: int, p: int, correlation: float = 0.9) -> tuple[Callable, float]:
     """A lasso on an autoregressive design, at a twentieth of the penalty that gives zero."""
     rng = np.random.default_rng(0)
     X = rng.normal(size=(n, p))
@@ -43,17 +41,10 @@ def lasso(n: int = 500, p: int = 5000, correlation: float = 0.9) -> tuple[Callab
     return lambda penalty: jaxns.problems.lasso(X, y, penalty), penalty
 
 
-PROBLEMS = {"logistic 2000 × 200": logistic, "lasso 500 × 5000": lasso}
 SOLVERS = (jaxns.Newton(), jaxns.ForwardBackward())
 
 
-def seconds(call: Callable) -> float:
-    start = time.perf_counter()
-    jax.block_until_ready(call())
-    return time.perf_counter() - start
-
-
-def measure(build: Callable, penalty: float, repeats: int) -> list[str]:
+def measure(build: Callable, penalty: float, repeats: int) -> list[tuple]:
     def solve(penalty, solver, mode=jaxns.Implicit()):
         return jaxns.solve(build(penalty), solver, mode=mode)
 
@@ -68,36 +59,29 @@ def measure(build: Callable, penalty: float, repeats: int) -> list[str]:
             gradient = jax.jit(jax.grad(loss))
             calls[name, type(mode).__name__] = lambda f=gradient: f(penalty)
     values = {key: jax.block_until_ready(call()) for key, call in calls.items()}
-    rounds = [{key: seconds(call) for key, call in calls.items()} for _ in range(repeats)]
-    median = {key: statistics.median(r[key] for r in rounds) for key in calls}
+    times = in_turns(calls, repeats)
     exact = values["Newton", "Implicit"]
     rows = []
     for solver in SOLVERS:
         name = type(solver).__name__
-        solve_time = median[name, "solve"]
+        spent = {m: medians(times)[name, m] for m in ("solve", "Implicit", "OneStep")}
         error = {m: abs(values[name, m] / exact - 1) for m in ("Implicit", "OneStep")}
-        rows.append(
-            f"`{name}` | {int(facts[name].steps)} | {int(jnp.sum(facts[name].x != 0))} | "
-            f"{solve_time:.3f} | {median[name, 'Implicit'] - solve_time:.3f} | "
-            f"{median[name, 'OneStep'] - solve_time:.3f} | {error['Implicit']:.0e} | "
-            f"{error['OneStep']:.0e}"
-        )
+        rows.append((
+            f"`{name}`", int(facts[name].steps), int(jnp.sum(facts[name].x != 0)),
+            f"{spent['solve']:.3f}",
+            *(f"{spent[m] - spent['solve']:.3f}" for m in ("Implicit", "OneStep")),
+            *(f"{error[m]:.0e}" for m in ("Implicit", "OneStep")),
+        ))  # fmt: skip
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5)
-    repeats = parser.parse_args().repeats
-    print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, {repeats} repeats\n")
-    print(
-        "| problem | solver | steps | nonzeros | solve, s | backward `Implicit`, s | "
-        "backward `OneStep`, s | error `Implicit` | error `OneStep` |\n" + "|---" * 9 + "|"
-    )
-    for problem, make in PROBLEMS.items():
-        for row in measure(*make(), repeats):
-            print(f"| {problem} | {row} |", flush=True)
-
-
-if __name__ == "__main__":
-    main()
+def run(options: Options) -> Findings:
+    table = Table(
+        ("problem", "solver", "steps", "nonzeros", "solve, s", "backward `Implicit`, s",
+         "backward `OneStep`, s", "error `Implicit`", "error `OneStep`")
+    )  # fmt: skip
+    full = ((logistic, 2000, 200), (lasso, 500, 5000))
+    for make, n, p in ((lasso, 50, 200),) if options.reduced else full:
+        for cells in measure(*make(n, p), options.repeats):
+            table.row(f"{make.__name__} {n} × {p}", *cells)
+    return Findings((table,), numbers=table.rows)

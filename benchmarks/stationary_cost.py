@@ -1,33 +1,25 @@
-"""What an iteration costs beside the matrix products that no implementation can do without.
-
-    python benchmarks/stationary_cost.py [--repeats 15] [--rows 500] [--columns 2000]
+"""What an iteration costs beside the products that no implementation can do without.
 
 Each solver makes a fixed number of steps on a lasso-like problem; the same number of its products
 (with the design matrix, the operator, the factor of a linear system), each depending on the last,
-is timed in turns with it in the same process. The table shows medians of the ratios.
+is timed in turns with it in the same process. The
+ratios are medians of those within one round.
 """
 
-import argparse
-import statistics
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from foundation import in_turns
 from jax.scipy.linalg import cho_solve
 
 import jaxns
+from benchmarks.frame import Findings, Options, Table
+from benchmarks.timing import chain, in_turns, medians, ratio
 from jaxns.functions import L1, Box, LeastSquares, SquaredDistance, SquaredL2
 
+REPEATS = 15
 STEPS = 100
-
-
-def chain(product: Callable, x: jax.Array) -> Callable:
-    """x ← product(x), so many times."""
-    run = jax.jit(lambda x: jax.lax.fori_loop(0, STEPS, lambda _, x: product(x), x))
-    compiled = run.lower(x).compile()
-    return lambda: compiled(x)
 
 
 def steps(problem: jaxns.Composite, solver: object) -> Callable:
@@ -71,8 +63,8 @@ def table(n: int, p: int) -> dict[str, tuple[str, Callable, Callable]]:
         return A @ (inverse @ ((v @ A) @ inverse)) * 1e-3
 
     inverse = jnp.asarray(rng.normal(size=(p, p)) / p)
-    twice = chain(there_and_back, x)
-    factor = chain(with_factor, x)
+    twice = chain(there_and_back, x, STEPS)
+    factor = chain(with_factor, x, STEPS)
     products = "A x, Aᵀ r"
     return {
         "ForwardBackward": (products, twice, steps(lasso, jaxns.ForwardBackward())),
@@ -88,7 +80,9 @@ def table(n: int, p: int) -> dict[str, tuple[str, Callable, Callable]]:
         ),
         "ADMM": (f"{products}, {n} × {n} factor", factor, steps(lasso, jaxns.ADMM())),
         "ADMM, f(x) + g(Kx)": (
-            f"{products}, {p} × {p} system", chain(with_system, b), steps(analysis, jaxns.ADMM()),
+            f"{products}, {p} × {p} system",
+            chain(with_system, b, STEPS),
+            steps(analysis, jaxns.ADMM()),
         ),
     }  # fmt: skip
 
@@ -97,25 +91,17 @@ def _three(f: LeastSquares) -> jaxns.Composite:
     return jaxns.Composite(f, L1(0.1), h=Box(-1.0, 1.0))
 
 
-def main() -> None:
-    jax.config.update("jax_enable_x64", True)
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--rows", type=int, default=500)
-    parser.add_argument("--columns", type=int, default=2000)
-    options = parser.parse_args()
-    n, p = options.rows, options.columns
-    print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, A of {n} × {p}\n")
-    print("| solver | unavoidable | µs a step | of which unavoidable | ratio |")
-    print("|---|---|---|---|---|")
-    for name, (what, products, solve) in table(n, p).items():
+def run(options: Options) -> Findings:
+    n, p = (50, 200) if options.reduced else (500, 2000)
+    found = Table(("solver", "unavoidable", "µs a step", "of which unavoidable", "ratio"))
+    numbers = {}
+    cases = table(n, p)
+    for name in options.chosen(list(cases)):
+        what, products, solve = cases[name]
         times = in_turns({"products": products, "solver": solve}, options.repeats)
-        ratio = statistics.median(
-            s / q for s, q in zip(times["solver"], times["products"], strict=True)
-        )
-        whole, part = (1e6 * statistics.median(times[k]) / STEPS for k in ("solver", "products"))
-        print(f"| `{name}` | {what} | {whole:.0f} | {part:.0f} | {ratio:.2f} |", flush=True)
-
-
-if __name__ == "__main__":
-    main()
+        cost = ratio(times, "solver", "products")
+        whole, part = (1e6 * medians(times)[k] / STEPS for k in ("solver", "products"))
+        found.row(f"`{name}`", what, f"{whole:.0f}", f"{part:.0f}", f"{cost:.2f}")
+        numbers[name] = {"step": whole, "products": part, "ratio": cost}
+    found.text = f"A of {n} × {p}, float64."
+    return Findings((found,), numbers=numbers)

@@ -1,0 +1,1 @@
+"""What the library costs, one program per question: `python -m benchmarks --list`."""
