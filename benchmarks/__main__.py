@@ -27,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if arguments.name == "report":
         return _report(arguments.results, arguments.page)
+    if arguments.name is None:
+        return _fail("say which benchmark: python -m benchmarks NAME, or --list", 2)
     if arguments.name not in NAMES:
         return _fail(f"no benchmark named {arguments.name!r}; there are: {', '.join(NAMES)}", 2)
     return _run(arguments)

@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import Any
 
 NAMES = (
+    "lasso",
+    "sparse_models",
+    "transport",
+    "quadratic",
     "foundation",
     "stationary_cost",
     "adjoint",

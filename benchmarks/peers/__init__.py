@@ -1,0 +1,1 @@
+"""One problem, several libraries: solve and hypergradient at equal accuracy."""

@@ -1,0 +1,44 @@
+"""Optimistix: it has no proximal method, so the prox-gradient map is given to its fixed points.
+
+Its default linear solver is dense; above a thousand unknowns BiCGSTAB takes its place.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from benchmarks.peers.method import MAX_STEPS, Method, Task, in_jax
+
+DENSE = 1000
+
+
+def fixed_point(model: Any, step: float) -> dict[str, Callable[[Task], Method]]:
+    """model: with `smooth(x, data)` and `prox(v, θ, step)`."""
+
+    def forward_backward(x, arguments):
+        data, theta = arguments
+        return model.prox(x - step * jax.grad(model.smooth)(x, data), theta, step)
+
+    def program(data, theta, tol):
+        import lineax
+        import optimistix
+
+        start = data["start"]
+        linear = (
+            lineax.AutoLinearSolver(well_posed=None)
+            if start.size <= DENSE
+            else lineax.BiCGStab(rtol=1e-2 * tol, atol=1e-2 * tol, max_steps=5000)
+        )
+        found = optimistix.fixed_point(
+            forward_backward,
+            optimistix.FixedPointIteration(rtol=tol, atol=tol),
+            start,
+            (data, theta),
+            adjoint=optimistix.ImplicitAdjoint(linear),
+            max_steps=MAX_STEPS // 4,
+            throw=False,
+        )
+        return found.value, found.stats["num_steps"]
+
+    return {"Optimistix fixed point": lambda task: in_jax(task, program)}
