@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import math
 import os
 import sys
 import time
@@ -41,6 +42,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--reduced", action="store_true", help="small sizes, seconds")
     parser.add_argument("--repeats", type=_positive, metavar="N", help="rounds of each measurement")
     parser.add_argument("--only", default="", metavar="TEXT", help="cases whose name has this text")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, metavar="M", help="begin no case after these"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was measured")
     parser.add_argument("--figures", type=Path, metavar="DIR", help="draw figures into this folder")
     parser.add_argument("--core", type=int, metavar="I", help="pin the process to this core")
@@ -73,7 +77,7 @@ def _run(arguments: argparse.Namespace) -> int:
         arguments.repeats or (1 if arguments.reduced else program.REPEATS),
         arguments.reduced,
         arguments.only,
-        arguments.figures,
+        arguments.minutes,
     )
     start = time.perf_counter()
     with warnings.catch_warnings():

@@ -126,7 +126,7 @@ def run(options: Options) -> Findings:
         table = Table(columns)
         if gradient:
             table.text = "With the gradient of a sum over the solutions, by `Implicit`:"
-        for name in options.chosen(list(CASES)):
+        for name in options.chosen(CASES):
             for size in sizes[:1] if gradient else sizes:
                 what = f"{size} × {name}{', gradient' if gradient else ''}"
                 numbers[what] = measure(table, name, size, gradient, options.repeats)

@@ -286,7 +286,7 @@ def draw(results: dict[str, tuple[Grid, Result]]) -> Any:
 
 
 def run(options: Options) -> Findings:
-    names = options.chosen(list(TASKS))[: 1 if options.reduced else None]
+    names = list(options.chosen(TASKS))[: 1 if options.reduced else None]
     tasks = {name: task(TASKS[name][0], *TASKS[name][1]()) for name in names}
     found = {
         name: by_gradient(each, accuracy=0.1, steps=40, stop=jaxns.Stop(tol=TIGHT))

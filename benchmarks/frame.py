@@ -5,9 +5,10 @@ first line its title), `REPEATS: int`, and `run(options) -> Findings`. Its name 
 """
 
 import dataclasses
+import math
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 NAMES = (
@@ -15,6 +16,7 @@ NAMES = (
     "sparse_models",
     "transport",
     "quadratic",
+    "structured",
     "foundation",
     "stationary_cost",
     "adjoint",
@@ -30,17 +32,24 @@ NAMES = (
 class Options:
     """repeats: rounds that a median is taken of.   reduced: sizes that take seconds.
 
-    only: a part of the name of the cases to run.   figures: where figures go; None draws none.
+    only: a part of the name of the cases to run.   minutes: after which no other case is begun.
     """
 
     repeats: int
     reduced: bool = False
     only: str = ""
-    figures: Path | None = None
+    minutes: float = math.inf
 
-    def chosen(self, names: Sequence[str]) -> list[str]:
-        """Those of the cases that are asked for."""
-        return [name for name in names if self.only in name]
+    def chosen(self, names: Iterable[str]) -> Iterator[str]:
+        """Those of the cases that are asked for, while there is time."""
+        start = time.perf_counter()
+        for name in names:
+            if self.only not in name:
+                continue
+            if time.perf_counter() - start > 60 * self.minutes:
+                progress(f"{name} left out: no time")
+                continue
+            yield name
 
 
 @dataclasses.dataclass

@@ -8,7 +8,7 @@ thirds of the rows to fit.
 Equal accuracy: every library is asked for the tolerances 1e-2, 1e-3, …, 1e-12 of its own kind, and
 what counts is the error of what it returns against a certified solution and derivative, which are
 computed in the same run by Newton's method on the support and proved by the optimality conditions
-of the whole problem. A library's tolerances end where a call takes more than 8 seconds. celer,
+of the whole problem. A library's tolerances end where a call takes more than 5 seconds. celer,
 skglm and scikit-learn do not differentiate; they are given the support solve (Cholesky) that a user
 would write. JAXopt's tolerance for the derivative's system follows that of the solve; Optimistix,
 which has no proximal method, iterates the proximal gradient map.
@@ -21,12 +21,12 @@ REPEATS = 3
 CASES = (
     ("lasso", "corr20x5", 10),
     ("lasso", "diab2", 10),
-    ("lasso", "diab2", 100),
     ("lasso", "diab3", 10),
-    ("lasso", "diab3", 100),
     ("lasso", "corr500x5000", 10),
-    ("lasso", "corr500x5000", 100),
     ("lasso", "words2000x20000", 10),
+    ("lasso", "corr500x5000", 100),
+    ("lasso", "diab2", 100),
+    ("lasso", "diab3", 100),
     ("lasso", "corr2000x20000", 10),
 )
 

@@ -23,7 +23,7 @@ REDUCED = ("box QP/20",)
 
 
 def run(options: Options) -> Findings:
-    names = options.chosen(REDUCED if options.reduced else list(CASES))
+    names = options.chosen(REDUCED if options.reduced else CASES)
     comparisons = [compare.compare(CASES[name](), options) for name in names]
     targets = [
         report.at_least(5, "JAXopt", comparisons, over="every program in a box"),

@@ -96,7 +96,7 @@ def run(options: Options) -> Findings:
     found = Table(("solver", "unavoidable", "µs a step", "of which unavoidable", "ratio"))
     numbers = {}
     cases = table(n, p)
-    for name in options.chosen(list(cases)):
+    for name in options.chosen(cases):
         what, products, solve = cases[name]
         times = in_turns({"products": products, "solver": solve}, options.repeats)
         cost = ratio(times, "solver", "products")

@@ -13,6 +13,7 @@ import jax
 
 Name = TypeVar("Name", bound=Hashable)
 Times = dict[Name, list[float]]
+LEAST = 4e-3  # seconds that are timed at once
 
 
 def seconds(call: Callable[[], Any]) -> float:
@@ -20,6 +21,15 @@ def seconds(call: Callable[[], Any]) -> float:
     start = clock()
     jax.block_until_ready(call())
     return clock() - start
+
+
+def timed(call: Callable[[], Any]) -> float:
+    """Seconds of one call, of several at once where it is short."""
+    first = seconds(call)
+    if first >= LEAST:
+        return first
+    number = int(LEAST / max(first, 1e-6)) + 1
+    return seconds(lambda: [jax.block_until_ready(call()) for _ in range(number)]) / number
 
 
 def in_turns(calls: dict[Name, Callable[[], Any]], repeats: int) -> Times[Name]:

@@ -19,7 +19,7 @@ REDUCED = ((20, 0.1),)
 def run(options: Options) -> Findings:
     cases = {f"{n}/{r:g}": (n, r) for n, r in (REDUCED if options.reduced else CASES)}
     comparisons = [
-        compare.compare(plans.task(*cases[name]), options) for name in options.chosen(list(cases))
+        compare.compare(plans.task(*cases[name]), options) for name in options.chosen(cases)
     ]
     targets = [
         report.at_least(1, "OTT-JAX", comparisons, "solve", over="every transport problem"),

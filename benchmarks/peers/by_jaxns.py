@@ -1,10 +1,11 @@
 """This library, by any of its solvers."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jaxns
-from benchmarks.peers.method import MAX_STEPS, Method, Task, in_jax
+from benchmarks.peers.method import Method, Task, in_jax
 
 
 def method(
@@ -15,12 +16,12 @@ def method(
 ) -> Callable[[Task], Method]:
     """build: (data, θ) -> problem.   answer: what is looked at of its solution."""
 
-    def program(data, theta, tol):
-        stop = jaxns.Stop(tol=tol, max_steps=MAX_STEPS, on_failure="ignore")
+    def program(limit, data, theta, tol):
+        stop = jaxns.Stop(tol=tol, max_steps=limit, on_failure="ignore")
         solution = jaxns.solve(build(data, theta), solver, mode=mode, stop=stop)
         return answer(solution.x), solution.steps
 
-    return lambda task: in_jax(task, program)
+    return lambda task: in_jax(task, functools.partial(program, task.most_steps))
 
 
 def methods(

@@ -8,14 +8,16 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.peers.method import MAX_STEPS, Method, Task, in_jax
+from benchmarks.peers.method import Method, Task, in_jax
 
 
-def proximal(model: Any, step: float) -> dict[str, Callable[[Task], Method]]:
-    """model: with `smooth(x, data)` and `prox(v, θ, step)`."""
+def proximal(
+    model: Any, step: float, read: Callable[[Any, Any], Any] = lambda x, data: x
+) -> dict[str, Callable[[Task], Method]]:
+    """model: with `smooth(x, data)` and `prox(v, θ, step)`.   read: what is looked at of x."""
 
     def make(stepsize, system):
-        def program(data, theta, tol):
+        def program(limit, data, theta, tol):
             import jaxopt
             from jaxopt import linear_solve
 
@@ -23,19 +25,20 @@ def proximal(model: Any, step: float) -> dict[str, Callable[[Task], Method]]:
                 model.smooth,
                 model.prox,
                 stepsize=stepsize,
-                maxiter=MAX_STEPS // 4,
+                maxiter=limit,
                 tol=tol,
                 implicit_diff_solve=functools.partial(
                     getattr(linear_solve, system), tol=1e-2 * tol, maxiter=5000
                 ),
             )
             found = solver.run(data["start"], theta, data)
-            return found.params, found.state.iter_num
+            return read(found.params, data), found.state.iter_num
 
         return program
 
     def method(stepsize, system):
-        return lambda task: in_jax(task, make(stepsize, system))
+        program = make(stepsize, system)
+        return lambda task: in_jax(task, functools.partial(program, task.most_steps))
 
     return {
         "JAXopt line search": method(0.0, "solve_normal_cg"),
@@ -46,14 +49,16 @@ def proximal(model: Any, step: float) -> dict[str, Callable[[Task], Method]]:
 def box(model: Any) -> dict[str, Callable[[Task], Method]]:
     """Its coordinate descent for quadratic programs in a box.   model: `Boxed`."""
 
-    def program(data, theta, tol):
+    def program(limit, data, theta, tol):
         import jaxopt
         from jaxopt import linear_solve
 
         Q, q, low, high = model.terms(data, theta)
         system = functools.partial(linear_solve.solve_bicgstab, tol=1e-2 * tol, maxiter=5000)
-        solver = jaxopt.BoxCDQP(tol=tol, maxiter=MAX_STEPS // 10, implicit_diff_solve=system)
+        solver = jaxopt.BoxCDQP(tol=tol, maxiter=limit, implicit_diff_solve=system)
         found = solver.run(data["start"], params_obj=(Q, q), params_ineq=(low, high))
         return found.params, found.state.iter_num
 
-    return {"JAXopt BoxCDQP": lambda task: in_jax(task, program)}
+    return {
+        "JAXopt BoxCDQP": lambda task: in_jax(task, functools.partial(program, task.most_steps))
+    }

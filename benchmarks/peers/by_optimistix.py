@@ -3,24 +3,27 @@
 Its default linear solver is dense; above a thousand unknowns BiCGSTAB takes its place.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 
-from benchmarks.peers.method import MAX_STEPS, Method, Task, in_jax
+from benchmarks.peers.method import Method, Task, in_jax
 
 DENSE = 1000
 
 
-def fixed_point(model: Any, step: float) -> dict[str, Callable[[Task], Method]]:
-    """model: with `smooth(x, data)` and `prox(v, θ, step)`."""
+def fixed_point(
+    model: Any, step: float, read: Callable[[Any, Any], Any] = lambda x, data: x
+) -> dict[str, Callable[[Task], Method]]:
+    """model: with `smooth(x, data)` and `prox(v, θ, step)`.   read: what is looked at of x."""
 
     def forward_backward(x, arguments):
         data, theta = arguments
         return model.prox(x - step * jax.grad(model.smooth)(x, data), theta, step)
 
-    def program(data, theta, tol):
+    def program(limit, data, theta, tol):
         import lineax
         import optimistix
 
@@ -36,9 +39,13 @@ def fixed_point(model: Any, step: float) -> dict[str, Callable[[Task], Method]]:
             start,
             (data, theta),
             adjoint=optimistix.ImplicitAdjoint(linear),
-            max_steps=MAX_STEPS // 4,
+            max_steps=limit,
             throw=False,
         )
-        return found.value, found.stats["num_steps"]
+        return read(found.value, data), found.stats["num_steps"]
 
-    return {"Optimistix fixed point": lambda task: in_jax(task, program)}
+    return {
+        "Optimistix fixed point": lambda task: in_jax(
+            task, functools.partial(program, task.most_steps)
+        )
+    }

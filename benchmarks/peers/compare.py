@@ -9,13 +9,11 @@ import numpy as np
 
 from benchmarks.frame import Options, progress
 from benchmarks.peers.certified import Truth, certified
-from benchmarks.peers.method import Method, Task
-from benchmarks.timing import seconds
+from benchmarks.peers.method import LONG, Method, Task
+from benchmarks.timing import timed
 
 LADDER = tuple(10.0**-k for k in range(2, 13))
 ACCURACIES = (1e-3, 1e-6, 1e-9)
-LONG = 8.0  # seconds of a call after which tighter tolerances are not asked for
-LEAST = 4e-3  # seconds that are timed at once
 
 
 class Rung(NamedTuple):
@@ -106,10 +104,7 @@ def compare(task: Task, options: Options) -> Comparison:
         for curve in curves:
             for rung in curve.rungs:
                 again(methods[curve.name], rung)
-    product, what = task.product
-    product()
-    unit = statistics.median(timed(product) for _ in range(max(5, options.repeats)))
-    return Comparison(task.name, truth, curves, unit, what)
+    return Comparison(task.name, truth, curves, task.unit, task.product[1])
 
 
 def climb(
@@ -139,12 +134,12 @@ def climb(
 
 
 def stuck(rungs: list[Rung]) -> bool:
-    """Whether the last tolerance made many more steps, to no avail."""
+    """Whether the last tolerance took long, or much longer than the one before, to no avail."""
     if len(rungs) < 2:
         return False
     before, last = rungs[-2:]
     better = any(last.error(what) < 0.5 * before.error(what) for what in ("solve", "both"))
-    return last.solve[0] > 5 * before.solve[0] and not better
+    return last.solve[0] > min(5 * before.solve[0], LONG / 20) and not better
 
 
 def again(method: Method, rung: Rung) -> None:
@@ -154,12 +149,3 @@ def again(method: Method, rung: Rung) -> None:
             times.append(times[0])
         else:
             times.append(timed(lambda call=call: call(rung.tol)))
-
-
-def timed(call: Any) -> float:
-    """Seconds of one call, of several at once where it is short."""
-    first = seconds(call)
-    if first >= LEAST:
-        return first
-    number = int(LEAST / max(first, 1e-6)) + 1
-    return seconds(lambda: [jax.block_until_ready(call()) for _ in range(number)]) / number

@@ -168,7 +168,7 @@ def compared(cases: Sequence[tuple[str, str, float]], options: Options) -> list[
     named = {f"{kind}/{data}/{divided:g}": (kind, data, divided) for kind, data, divided in cases}
     return [
         compare(task(kind, data, DATA[data](), divided), options)
-        for kind, data, divided in map(named.__getitem__, options.chosen(list(named)))
+        for kind, data, divided in map(named.__getitem__, options.chosen(named))
     ]
 
 

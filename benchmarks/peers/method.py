@@ -1,6 +1,8 @@
 """A way to solve a task and differentiate the solution, by whichever library."""
 
 import dataclasses
+import functools
+import statistics
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,7 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.timing import timed
+
 MAX_STEPS = 100_000
+LONG = 5.0  # seconds of a call after which tighter tolerances are not asked for
 
 
 class Answer(NamedTuple):
@@ -53,6 +58,18 @@ class Task:
     gap: Callable[[np.ndarray], float]
     methods: dict[str, Callable[["Task"], Method]]
     product: tuple[Callable[[], Any], str]
+
+    @functools.cached_property
+    def unit(self) -> float:
+        """Seconds of the product."""
+        call, _ = self.product
+        call()
+        return statistics.median(timed(call) for _ in range(5))
+
+    @property
+    def most_steps(self) -> int:
+        """Of a method that is given a limit: as many as have products that take `LONG` seconds."""
+        return int(min(MAX_STEPS, LONG / self.unit))
 
 
 class Reduced(NamedTuple):
