@@ -38,9 +38,13 @@ def page(folder: Path) -> str:
     for record in records:
         title, prose = text_of(record["name"])
         parts += [f"## {title}", prose, *map(str, tables(record)), *figures(record)]
-        parts += [f"{target.claim}: {target.why}" for target in targets(record) if target.why]
+        parts += [unfold(target) for target in targets(record) if target.why]
         parts += [footer(record)]
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+def unfold(target: Target) -> str:
+    return f"<details><summary>Why not: {target.claim}</summary>\n\n{target.why}\n\n</details>"
 
 
 def overview(records: list[dict[str, Any]]) -> list[str]:

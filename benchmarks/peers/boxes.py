@@ -116,11 +116,10 @@ def _task(name: str, model: Boxed, data: dict[str, np.ndarray], theta: Any) -> T
 
         return Reduced(x[free], objective, embed)
 
-    product = jax.jit(lambda data: data["Q"] @ data["start"])
     n = data["start"].shape[0]
     return Task(
         name, data, theta, model.criterion, reduced, gap, methods(model, step, n),
-        (lambda: product(data), f"Q v, {n} × {n}"),
+        lambda data, v: step * (data["Q"] @ v), jnp.ones(n), f"Q v, {n} × {n}",
     )  # fmt: skip
 
 

@@ -104,7 +104,7 @@ def compare(task: Task, options: Options) -> Comparison:
         for curve in curves:
             for rung in curve.rungs:
                 again(methods[curve.name], rung)
-    return Comparison(task.name, truth, curves, task.unit, task.product[1])
+    return Comparison(task.name, truth, curves, task.unit, task.what)
 
 
 def climb(

@@ -190,10 +190,6 @@ def task(kind: str, name: str, split: Split, divided: float) -> Task:
         x = jnp.asarray(x)
         return float(jnp.linalg.norm(moved(x, data) - x) / jnp.linalg.norm(x))
 
-    @jax.jit
-    def pair(data):
-        return (data["X"] @ jnp.ones(data["X"].shape[1])) @ data["X"]
-
     return Task(
         f"{kind}/{name}/{divided:g}",
         data,
@@ -202,7 +198,9 @@ def task(kind: str, name: str, split: Split, divided: float) -> Task:
         model.reduced,
         gap,
         methods(model, step),
-        (lambda: pair(data), f"X v and Xᵀ r, {split.X.shape[0]} × {split.X.shape[1]}"),
+        lambda data, v: step * ((data["X"] @ v) @ data["X"]) / len(split.y),
+        jnp.ones(split.X.shape[1]),
+        f"X v and Xᵀ r, {split.X.shape[0]} × {split.X.shape[1]}",
     )
 
 

@@ -134,7 +134,7 @@ def at_least(
 
 
 def listed(misses: Sequence[str]) -> str:
-    return "\n\n" + "\n".join(f"- {miss}" for miss in misses) if misses else ""
+    return "\n".join(f"- {miss}" for miss in misses)
 
 
 def profile(

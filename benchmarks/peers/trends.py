@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.linalg import null_space
@@ -66,11 +65,12 @@ def task(n: int, divided: float) -> Task:
         outside = np.maximum(np.abs(u) - 1, 0).max()
         return float(max(outside, np.abs(u[kept] - np.sign(bent[kept])).max(initial=0)))
 
-    product = jax.jit(lambda data: transposed(jnp.diff(data["y"], ORDER)))
     return Task(
         f"trend filtering/{n}/{divided:g}", data, theta,
         lambda data, x: jnp.mean((x - data["clean"]) ** 2),
-        reduced, gap, methods(build, n), (lambda: product(data), f"D x and Dᵀ u, n = {n}"),
+        reduced, gap, methods(build, n),
+        lambda data, v: 4.0**-ORDER * transposed(jnp.diff(v, ORDER)), data["y"],
+        f"D x and Dᵀ u, n = {n}",
     )  # fmt: skip
 
 
