@@ -2,8 +2,7 @@
 
 Each solver makes a fixed number of steps on a lasso-like problem; the same number of its products
 (with the design matrix, the operator, the factor of a linear system), each depending on the last,
-is timed in turns with it in the same process. The
-ratios are medians of those within one round.
+is timed in turns with it in the same process. Ratios are medians of those within one round.
 """
 
 from collections.abc import Callable

@@ -129,4 +129,4 @@ def methods(model: Boxed, step: float, n: int) -> dict[str, Callable[[Task], Met
     ours["jaxns InteriorPoint"] = by_jaxns.method(model.program, None, lambda s: s.x)
     theirs = by_jaxopt.proximal(model, step) | by_jaxopt.box(model)
     theirs |= by_optimistix.fixed_point(model, step) | by_qp.boxed(model)
-    return ours | theirs | (by_cvxpylayers.boxed(model) if n <= 100 else {})
+    return ours | theirs | (by_cvxpylayers.boxed(model) if n <= by_cvxpylayers.MOST else {})

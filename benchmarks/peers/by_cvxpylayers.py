@@ -9,6 +9,8 @@ import numpy as np
 
 from benchmarks.peers.method import Answer, Method, Task
 
+MOST = 100  # unknowns
+
 
 def boxed(model: Any) -> dict[str, Callable[[Task], Method]]:
     """Of the quadratic programs in a box: `Boxed`."""
@@ -27,6 +29,28 @@ def boxed(model: Any) -> dict[str, Callable[[Task], Method]]:
             return terms.q, terms.high
 
         return layer(task, problem, [linear, top], [x], parameters)
+
+    return {"cvxpylayers": make}
+
+
+def linear(model: Any) -> dict[str, Callable[[Task], Method]]:
+    """Of the penalised linear models: lasso and elastic net of up to `MOST` features."""
+    X, y = model.split.X, model.split.y
+    if model.kind not in ("lasso", "elastic net") or X.shape[1] > MOST:
+        return {}
+
+    def make(task):
+        import cvxpy as cp
+
+        x, l1, l2 = cp.Variable(X.shape[1]), cp.Parameter(nonneg=True), cp.Parameter(nonneg=True)
+        penalties = l1 * cp.norm1(x) + l2 / 2 * cp.sum_squares(x)
+        fit = cp.sum_squares(X @ x - y) / (2 * len(y))
+        problem = cp.Problem(cp.Minimize(fit + penalties))
+
+        def values(theta):
+            return tuple(jnp.asarray(each, float) for each in model.weights(theta))
+
+        return layer(task, problem, [l1, l2], [x], values)
 
     return {"cvxpylayers": make}
 

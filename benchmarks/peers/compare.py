@@ -134,12 +134,12 @@ def climb(
 
 
 def stuck(rungs: list[Rung]) -> bool:
-    """Whether the last tolerance took long, or much longer than the one before, to no avail."""
+    """Whether the last tolerance took long to no avail."""
     if len(rungs) < 2:
         return False
     before, last = rungs[-2:]
     better = any(last.error(what) < 0.5 * before.error(what) for what in ("solve", "both"))
-    return last.solve[0] > min(5 * before.solve[0], LONG / 20) and not better
+    return last.solve[0] > LONG / 20 and not better
 
 
 def again(method: Method, rung: Rung) -> None:

@@ -17,7 +17,7 @@ from scipy import sparse
 
 import jaxns
 from benchmarks.frame import Options
-from benchmarks.peers import by_hand, by_jaxns, by_jaxopt, by_optimistix
+from benchmarks.peers import by_cvxpylayers, by_hand, by_jaxns, by_jaxopt, by_optimistix
 from benchmarks.peers.compare import Comparison, compare
 from benchmarks.peers.data import (
     Split,
@@ -211,4 +211,5 @@ def methods(model: Model, step: float) -> dict[str, Callable[[Task], Method]]:
         | by_jaxopt.proximal(model, step)
         | by_optimistix.fixed_point(model, step)
         | by_hand.linear(model)
+        | by_cvxpylayers.linear(model)
     )

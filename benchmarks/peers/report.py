@@ -251,9 +251,9 @@ def draw(comparisons: Sequence[Comparison]) -> Any:
     styles = {name: style(name, names) for name in names}
     for ax, each in zip(axes.flat, comparisons, strict=False):
         for curve in each.curves:
-            error = [max(rung.gradient_error, 1e-16) for rung in curve.rungs]
+            error = [max(rung.gradient_error, 1e-15) for rung in curve.rungs]
             ax.plot([r.time("both") for r in curve.rungs], error, **styles[curve.name])
-        ax.set(xscale="log", yscale="log", title=each.name, ylim=(3e-14, 30))
+        ax.set(xscale="log", yscale="log", title=each.name, ylim=(3e-16, 30))
         ax.title.set_fontsize(9)
         ax.grid(color="#e6e6e6", linewidth=0.6)
     for ax in axes[-1]:
