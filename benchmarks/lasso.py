@@ -14,8 +14,11 @@ would write. JAXopt's tolerance for the derivative's system follows that of the 
 which has no proximal method, iterates the proximal gradient map.
 """
 
+from collections.abc import Sequence
+
 from benchmarks.frame import Findings, Options
 from benchmarks.peers import linear, report
+from benchmarks.peers.compare import Comparison
 
 REPEATS = 3
 CASES = (
@@ -33,6 +36,10 @@ CASES = (
 
 def run(options: Options) -> Findings:
     comparisons = linear.compared(CASES[:1] if options.reduced else CASES, options)
+    return judged(comparisons)
+
+
+def judged(comparisons: Sequence[Comparison]) -> Findings:
     targets = [
         report.at_least(5, "JAXopt", comparisons, over="every lasso"),
         report.at_least(5, "Optimistix", comparisons, over="every lasso"),

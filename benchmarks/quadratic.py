@@ -7,8 +7,11 @@ solution on the coordinates at no bound. MPAX and proxsuite are given the dense 
 coordinates; cvxpylayers (Clarabel, dense derivative) is run up to n = 100.
 """
 
+from collections.abc import Sequence
+
 from benchmarks.frame import Findings, Options
-from benchmarks.peers import boxes, compare, report
+from benchmarks.peers import boxes, report
+from benchmarks.peers.compare import Comparison, compare
 from benchmarks.peers.data import breast_cancer
 
 REPEATS = 5
@@ -24,7 +27,11 @@ REDUCED = ("box QP/20",)
 
 def run(options: Options) -> Findings:
     names = options.chosen(REDUCED if options.reduced else CASES)
-    comparisons = [compare.compare(CASES[name](), options) for name in names]
+    comparisons = [compare(CASES[name](), options) for name in names]
+    return judged(comparisons)
+
+
+def judged(comparisons: Sequence[Comparison]) -> Findings:
     targets = [
         report.at_least(5, "JAXopt", comparisons, over="every program in a box"),
         report.at_least(5, "Optimistix", comparisons, over="every program in a box"),

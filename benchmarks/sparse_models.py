@@ -6,8 +6,11 @@ sparse logistic regression, group lasso (groups of five features), ridge: as for
 stepsizes miss a factor n, is left out.
 """
 
+from collections.abc import Sequence
+
 from benchmarks.frame import Findings, Options
 from benchmarks.peers import linear, report
+from benchmarks.peers.compare import Comparison
 
 REPEATS = 3
 CASES = (
@@ -24,6 +27,10 @@ CASES = (
 
 def run(options: Options) -> Findings:
     comparisons = linear.compared(CASES[:1] if options.reduced else CASES, options)
+    return judged(comparisons)
+
+
+def judged(comparisons: Sequence[Comparison]) -> Findings:
     sparse = [c for c in comparisons if not c.name.startswith("ridge")]
     targets = [
         report.at_least(5, "JAXopt", comparisons, over="every sparse model and ridge"),

@@ -9,8 +9,11 @@ likelihood. scikit-learn's `graphical_lasso` is given the dense solve on the ent
 that a user would write; JAXopt needs its line search to stay positive definite.
 """
 
+from collections.abc import Sequence
+
 from benchmarks.frame import Findings, Options
-from benchmarks.peers import compare, covariances, report, trends
+from benchmarks.peers import covariances, report, trends
+from benchmarks.peers.compare import Comparison, compare
 
 REPEATS = 3
 CASES = {
@@ -27,7 +30,11 @@ REDUCED = {
 
 def run(options: Options) -> Findings:
     cases = REDUCED if options.reduced else CASES
-    comparisons = [compare.compare(cases[name](), options) for name in options.chosen(cases)]
+    comparisons = [compare(cases[name](), options) for name in options.chosen(cases)]
+    return judged(comparisons)
+
+
+def judged(comparisons: Sequence[Comparison]) -> Findings:
     over = "trend filtering and inverse covariances"
     targets = [
         report.at_least(5, "JAXopt", comparisons, over=over),

@@ -8,8 +8,11 @@ counts; it stops by the error of a marginal. POT does not differentiate a plan; 
 dense solve (Cholesky) that a user would write.
 """
 
+from collections.abc import Sequence
+
 from benchmarks.frame import Findings, Options
-from benchmarks.peers import compare, plans, report
+from benchmarks.peers import plans, report
+from benchmarks.peers.compare import Comparison, compare
 
 REPEATS = 5
 CASES = ((64, 0.1), (64, 0.01), (64, 0.001), (256, 0.1), (256, 0.01), (256, 0.001), (1000, 0.01))
@@ -18,9 +21,11 @@ REDUCED = ((20, 0.1),)
 
 def run(options: Options) -> Findings:
     cases = {f"{n}/{r:g}": (n, r) for n, r in (REDUCED if options.reduced else CASES)}
-    comparisons = [
-        compare.compare(plans.task(*cases[name]), options) for name in options.chosen(cases)
-    ]
+    comparisons = [compare(plans.task(*cases[name]), options) for name in options.chosen(cases)]
+    return judged(comparisons)
+
+
+def judged(comparisons: Sequence[Comparison]) -> Findings:
     targets = [
         report.at_least(1, "OTT-JAX", comparisons, "solve", over="every transport problem"),
         report.at_least(3, "OTT-JAX", comparisons, "backward", over="every transport problem"),
