@@ -130,7 +130,8 @@ def at_least(
             if ratio < factor:
                 misses.append(profile(each, accuracy, what, ours, theirs, ratio))
     name = {"both": "solve and gradient", "solve": "solve", "backward": "gradient"}[what]
-    claim = f"{name} at least {factor:g} × as fast as {library} on {over}"
+    as_fast = f"{factor:g} × as fast" if factor > 1 else "as fast"
+    claim = f"{name} at least {as_fast} as {library} on {over}"
     if not ratios:
         return Target(claim, "not run", False)
     least = min(ratios, key=ratios.__getitem__)
@@ -161,15 +162,15 @@ def profile(
             continue
         curve, rung = found
         solve, both = rung.time("solve"), rung.time("both")
-        gradient = f"gradient {1e3 * max(both - solve, 0):.2g} ms"
+        gradient = f"gradient {1e3 * max(both - solve, 0):.3g} ms"
         if rung.steps:
             cost = solve / rung.steps / each.unit
             parts.append(
-                f"{curve.name}: {rung.steps} steps of {cost:.2g} × their products, "
-                f"solve {1e3 * solve:.2g} ms, {gradient}"
+                f"{curve.name}: {rung.steps} steps of {cost:.3g} × their products, "
+                f"solve {1e3 * solve:.3g} ms, {gradient}"
             )
         else:
-            parts.append(f"{curve.name}: solve {1e3 * solve:.2g} ms, {gradient}")
+            parts.append(f"{curve.name}: solve {1e3 * solve:.3g} ms, {gradient}")
     return "; ".join(parts)
 
 
@@ -203,9 +204,9 @@ def backward_share(
             shares[name] = found
             if found > share:
                 misses.append(
-                    f"{name}: {1e3 * (both - solve):.2g} ms for a solve of {1e3 * solve:.2g} ms, "
-                    f"{100 * found:.0f} %; in products {(both - solve) / each.unit:.2g} beside "
-                    f"{solve / each.unit:.2g}"
+                    f"{name}: {1e3 * (both - solve):.3g} ms for a solve of {1e3 * solve:.3g} ms, "
+                    f"{100 * found:.0f} %; in products {(both - solve) / each.unit:.3g} beside "
+                    f"{solve / each.unit:.3g}"
                 )
     worst = max(shares, key=shares.__getitem__)
     met = sum(found <= share for found in shares.values())
@@ -239,8 +240,8 @@ def numbers(each: Comparison) -> dict[str, Any]:
                 "steps": [r.steps for r in curve.rungs],
                 "x error": [r.x_error for r in curve.rungs],
                 "gradient error": [r.gradient_error for r in curve.rungs],
-                "solve": [r.time("solve") for r in curve.rungs],
-                "both": [r.time("both") for r in curve.rungs],
+                "solve": [r.solve for r in curve.rungs],
+                "both": [r.both for r in curve.rungs],
             }
             for curve in each.curves
         ],
