@@ -33,23 +33,23 @@ class Options:
     """repeats: rounds that a median is taken of.   reduced: sizes that take seconds.
 
     only: a part of the name of the cases to run.   minutes: after which no other case is begun.
+    left_out: the cases that were not.
     """
 
     repeats: int
     reduced: bool = False
     only: str = ""
     minutes: float = math.inf
+    left_out: list[str] = dataclasses.field(default_factory=list)
 
     def chosen(self, names: Iterable[str]) -> Iterator[str]:
         """Those of the cases that are asked for, while there is time."""
         start = time.perf_counter()
         for name in names:
-            if self.only not in name:
-                continue
-            if time.perf_counter() - start > 60 * self.minutes:
-                progress(f"{name} left out: no time")
-                continue
-            yield name
+            if self.only in name and time.perf_counter() - start <= 60 * self.minutes:
+                yield name
+            else:
+                self.left_out.append(name)
 
 
 @dataclasses.dataclass

@@ -50,6 +50,7 @@ def record(name: str, options: Options, findings: Findings, spent: float) -> dic
         "versions": versions(),
         "repeats": options.repeats,
         "reduced": options.reduced,
+        "left out": options.left_out,
         "seconds": round(spent),
         "tables": [vars(table) for table in findings.tables],
         "targets": [vars(target) for target in findings.targets],

@@ -85,7 +85,8 @@ def figures(record: dict[str, Any]) -> list[str]:
 def footer(record: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     size = " at reduced size" if record["reduced"] else ""
+    without = f" without {', '.join(record['left out'])}" if record["left out"] else ""
     return (
-        f"`python -m benchmarks {record['name']}`{size}, {record['repeats']} repeats: "
+        f"`python -m benchmarks {record['name']}`{size}{without}, {record['repeats']} repeats: "
         f"{record['device']}; {versions}."
     )

@@ -83,13 +83,13 @@ def relative(x: Any, truth: np.ndarray) -> float:
 
 
 def compare(task: Task, options: Options) -> Comparison:
-    """Every method of the task that is installed, on every tolerance that is not too slow."""
+    """Every method that is installed and takes the task, on all tolerances that are not too slow."""
     ladder = LADDER[::2] if options.reduced else LADDER
     methods, truth = {}, None
     for name, make in task.methods.items():
         try:
             methods[name] = make(task)
-        except ModuleNotFoundError as error:
+        except (ModuleNotFoundError, TypeError, NotImplementedError) as error:
             progress(f"{task.name}: {name} left out, {error}")
             continue
         if truth is None:
