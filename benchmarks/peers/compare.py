@@ -83,7 +83,7 @@ def relative(x: Any, truth: np.ndarray) -> float:
 
 
 def compare(task: Task, options: Options) -> Comparison:
-    """Every method that is installed and takes the task, on all tolerances that are not too slow."""
+    """Every method that is installed and takes the task, until a tolerance is too slow."""
     ladder = LADDER[::2] if options.reduced else LADDER
     methods, truth = {}, None
     for name, make in task.methods.items():
