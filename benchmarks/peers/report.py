@@ -28,11 +28,14 @@ WHAT = {
 }
 
 
-def findings(comparisons: Sequence[Comparison], targets: Sequence[Target], figure: str) -> Findings:
+def findings(
+    comparisons: Sequence[Comparison], targets: Sequence[Target | None], figure: str
+) -> Findings:
+    """targets: those that are None compare with nothing that was run."""
     tables = [certificates(comparisons), *(times(comparisons, what) for what in WHAT)]
     return Findings(
         tables,
-        targets,
+        [target for target in targets if target is not None],
         {figure: lambda: draw(comparisons)},
         [numbers(comparison) for comparison in comparisons],
     )
@@ -108,7 +111,7 @@ def at_least(
     comparisons: Iterable[Comparison],
     what: str = "both",
     over: str = "every common problem",
-) -> Target:
+) -> Target | None:
     """That our best is so many times faster than the library's, at each accuracy.
 
     It is where we reach an accuracy and the library, which was run, does not.
@@ -133,7 +136,7 @@ def at_least(
     as_fast = f"{factor:g} × as fast" if factor > 1 else "as fast"
     claim = f"{name} at least {as_fast} as {library} on {over}"
     if not ratios:
-        return Target(claim, "not run", False)
+        return None
     least = min(ratios, key=ratios.__getitem__)
     met = sum(ratio >= factor for ratio in ratios.values())
     never = sum(np.isinf(ratio) for ratio in ratios.values())
@@ -174,13 +177,15 @@ def profile(
     return "; ".join(parts)
 
 
-def compiles_no_slower(library: str, comparisons: Iterable[Comparison]) -> Target:
+def compiles_no_slower(library: str, comparisons: Iterable[Comparison]) -> Target | None:
     """That the default's solve and gradient compile as soon as the library's first variant."""
     pairs = {
         each.name: (each.ours()[0].compile, each.of(library)[0].compile)
         for each in comparisons
         if each.of(library)
     }
+    if not pairs:
+        return None
     worst = max(pairs, key=lambda name: pairs[name][0] / pairs[name][1])
     met = sum(a <= b for a, b in pairs.values())
     a, b = pairs[worst]
@@ -193,7 +198,7 @@ def compiles_no_slower(library: str, comparisons: Iterable[Comparison]) -> Targe
 
 def backward_share(
     share: float, comparisons: Iterable[Comparison], accuracy: float = ACCURACIES[1]
-) -> Target:
+) -> Target | None:
     """That a gradient costs at most this part of its solve, by our best solver and the default."""
     shares, misses = {}, []
     for each in comparisons:
@@ -208,6 +213,8 @@ def backward_share(
                     f"{100 * found:.0f} %; in products {(both - solve) / each.unit:.3g} beside "
                     f"{solve / each.unit:.3g}"
                 )
+    if not shares:
+        return None
     worst = max(shares, key=shares.__getitem__)
     met = sum(found <= share for found in shares.values())
     return Target(
