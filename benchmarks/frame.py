@@ -23,6 +23,7 @@ NAMES = (
     "newton",
     "sinkhorn",
     "batch",
+    "throughput",
     "bilevel",
     "stochastic_bilevel",
 )

@@ -66,14 +66,22 @@ def test_a_solution_meets_its_optimality_condition(name):
     assert 0 < jnp.sum(sol.x != 0) < P or name == "box"
 
 
-DEFAULT = (("implicit", "lasso"),)
 MODES = {"implicit": jaxns.Implicit(), "piggyback": jaxns.Piggyback()}
+MARKS = {
+    ("implicit", "lasso"): (),
+    **{
+        (mode, name): pytest.mark.slow
+        for mode, name in (("piggyback", "lasso"), ("implicit", "groups"))
+    },
+}
 
 
 @pytest.mark.parametrize(
     ("mode", "name"),
     [
-        pytest.param(mode, name, marks=() if (mode, name) in DEFAULT else pytest.mark.slow)
+        pytest.param(
+            mode, name, marks=MARKS.get((mode, name), (pytest.mark.slow, pytest.mark.long))
+        )
         for mode in MODES
         for name in PROBLEMS
     ],
