@@ -1,6 +1,7 @@
 """Points as vectors: the arithmetic of pytrees of arrays."""
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 import jax
@@ -40,11 +41,15 @@ def vdot(x: Tree, y: Tree) -> Array:
 def norm(x: Tree) -> Array:
     """‖x‖₂ over all leaves, scaled so that neither tiny nor huge entries under- or overflow."""
     leaves = [jnp.abs(leaf) for leaf in jax.tree.leaves(x)]
-    largest = jnp.zeros((), dtype(x))
-    for leaf in leaves:
-        largest = jnp.maximum(largest, jnp.max(leaf, initial=0))
-    unit = jnp.where((largest > 0) & (largest < jnp.inf), largest, 1)
+    size = largest(x)
+    unit = jnp.where((size > 0) & (size < jnp.inf), size, 1)
     return unit * jnp.sqrt(sum(jnp.sum((leaf / unit) ** 2) for leaf in leaves))
+
+
+def largest(x: Tree) -> Array:
+    """‖x‖∞ over all leaves."""
+    sizes = [jnp.max(jnp.abs(leaf), initial=0) for leaf in jax.tree.leaves(x)]
+    return reduce(jnp.maximum, sizes, jnp.zeros((), dtype(x)))
 
 
 def zeros_like(x: Tree) -> Tree:

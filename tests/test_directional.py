@@ -327,3 +327,10 @@ def test_reports_under_transformations_and_of_unknown_primitives():
         is_kink(jnp.round, 0.2)
     with pytest.raises(ValueError, match="tol"):
         is_kink(jnp.abs, 0.2, tol=-1.0)
+
+
+def test_directions_of_another_shape_and_what_is_not_a_number():
+    with pytest.raises(ValueError, match=r"direction must have the shape of x, \(3,\), got \(2,\)"):
+        directional_derivative(jnp.abs, jnp.zeros(3), jnp.ones(2))
+    slope = directional_derivative(jnp.abs, jnp.array([jnp.nan, 0.0]), jnp.ones(2))
+    np.testing.assert_array_equal(slope, [np.nan, 1.0])

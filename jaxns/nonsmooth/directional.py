@@ -35,7 +35,7 @@ def directional_derivative(
         where f is continuous and ties are broken by the first two derivatives along d. Numbers tie
         if they are equal as computed: `kink_report` shows a tie that rounding has broken as a tiny
         margin. A loop that stops at a tolerance is differentiated as far as it ran. Where f jumps,
-        it is the derivative behind the jump; NaN where the program meets 0/0 or 0·∞ there. A
+        it is the derivative behind the jump; NaN where f is or the program meets 0/0 or 0·∞. A
         primitive without a rule, and a custom rule in place of such a loop (a solve), raise
         NotImplementedError with their names.
     method="nearby" needs only forward-mode derivatives of f, of a solve with `direction="both"`
@@ -54,6 +54,9 @@ def directional_derivative(
     """
     validate.choice("method", method, ("exact", "nearby"))
     x = as_floats(x)
+    given, expected = (jax.tree.map(jnp.shape, point) for point in (direction, x))
+    if given != expected:
+        raise ValueError(f"direction must have the shape of x, {expected}, got {given}")
     d = jax.tree.map(lambda di, xi: jnp.asarray(di, xi.dtype), direction, x)
     if method == "nearby" or step is not None:
         return _nearby(f, x, d, step)
@@ -66,13 +69,13 @@ def directional_derivative(
 
 def _slope(germ: germs.Germ) -> Any:
     if jnp.issubdtype(jnp.result_type(germ[0]), jnp.floating):
-        return germs.moving(germ)[1]
+        return jnp.where(jnp.isnan(germ[0]), jnp.nan, germs.moving(germ)[1])
     return np.zeros(jnp.shape(germ[0]), jax.dtypes.float0)
 
 
 def _nearby(f: Callable[[Tree], Tree], x: Tree, d: Tree, step: float | Array | None) -> Tree:
     if step is None:
-        length = largest(d)
+        length = tree.largest(d)
         t = nearby(x) / jnp.where(length > 0, length, 1)
     else:
         t = validate.positive("step", validate.scalar("step", step))
@@ -86,14 +89,8 @@ def _nearby(f: Callable[[Tree], Tree], x: Tree, d: Tree, step: float | Array | N
 
 def nearby(x: Tree) -> Array:
     """A distance from x that is small, but not to rounding."""
-    size = lax.stop_gradient(largest(x))
+    size = lax.stop_gradient(tree.largest(x))
     return tree.eps(x) ** 0.5 * jnp.where(size > 0, size, 1)
-
-
-def largest(x: Tree) -> Array:
-    """‖x‖∞."""
-    sizes = [jnp.max(jnp.abs(leaf), initial=0) for leaf in jax.tree.leaves(x)]
-    return jnp.max(jnp.stack(sizes)).astype(tree.dtype(x))
 
 
 def as_floats(x: Tree) -> Tree:

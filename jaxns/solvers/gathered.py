@@ -91,14 +91,14 @@ def minimise(model: Gathered, u: Array, target: Array) -> tuple[Array, Array]:
         slope = model.slope(u)
         p = model.prox(u - alpha * slope, alpha)
         towards = bound * (u - p)
-        return Step(p, model.support(p), towards - slope, slope, largest(towards))
+        return Step(p, model.support(p), towards - slope, slope, tree.largest(towards))
 
     def newton(step):
         p, on, v, *_ = step
         slope = model.slope(p)
         s = _on_support(model, p, on, -(slope + v))
-        steep = largest(v)
-        sigma = jnp.where(steep > 0, largest(p + s) / _positive(steep), alpha)
+        steep = tree.largest(v)
+        sigma = jnp.where(steep > 0, tree.largest(p + s) / _positive(steep), alpha)
         curve = model.prox(p + sigma * v + s + sigma * model.curvature(p, s), sigma)
         after = forward_backward(curve)
         here, there = model.value(p, slope), model.value(curve, after.slope)
@@ -122,16 +122,11 @@ def minimise(model: Gathered, u: Array, target: Array) -> tuple[Array, Array]:
         return State(u, moved, step.support, steady, patience, step.left, state.steps + 1)
 
     rounding = 10 * tree.eps(u)
-    target = jnp.maximum(target, rounding * (bound * largest(u) + largest(model.c)))
+    target = jnp.maximum(target, rounding * (bound * tree.largest(u) + tree.largest(model.c)))
     zero = jnp.zeros((), jnp.int32)
     infinity = jnp.asarray(jnp.inf, u.dtype)
     start = State(u, momentum.start(u), model.support(u), zero, zero + PATIENCE, infinity, zero)
     return tree.while_loop(going, body, start).momentum.image, bound
-
-
-def largest(x: Array) -> Array:
-    """‖x‖∞."""
-    return jnp.max(jnp.abs(x), initial=0)
 
 
 def _on_support(model: Gathered, p: Array, on: Array, right: Array) -> Array:
@@ -147,11 +142,11 @@ def _largest_eigenvalue(H: Array) -> Array:
 
     def multiply(_, u):
         v = H @ u
-        return v / _positive(largest(v))
+        return v / _positive(tree.largest(v))
 
     start = jnp.sin(1 + jnp.arange(len(H), dtype=H.dtype))
     u = lax.fori_loop(0, POWERS, multiply, start)
-    return _positive(SLACK * largest(H @ u) / _positive(largest(u)))
+    return _positive(SLACK * tree.largest(H @ u) / _positive(tree.largest(u)))
 
 
 def _positive(a: Array) -> Array:

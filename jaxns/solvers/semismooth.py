@@ -118,14 +118,14 @@ class Semismooth:
         alpha = lax.stop_gradient(jnp.asarray(self.first.stepsize, tree.dtype(y)))
         p, v = self._forward_backward(problem, y)
         slope = tree.add(f.gradient(p), v)
-        reach = _largest(p)
+        reach = tree.largest(p)
         inward = tree.norm(jax.tree.map(lambda on, d: jnp.where(on, d, 0), g.support(p), slope))
         relative = alpha * inward / jnp.where(reach > 0, reach, 1)
         ridge = jnp.clip(relative, tree.eps(p) ** (2 / 3), LEVENBERG) / alpha
         s = newton_step(problem, p, slope, self.linear, lax.stop_gradient(ridge))
         whole = tree.add(p, s)
-        steep = _largest(v)
-        sigma = lax.stop_gradient(jnp.where(steep > 0, _largest(whole) / steep, alpha))
+        steep = tree.largest(v)
+        sigma = lax.stop_gradient(jnp.where(steep > 0, tree.largest(whole) / steep, alpha))
         bent = tree.axpy(sigma, g.curvature(p, s), s)
 
         def curve(t, problem, p, v, bent):
@@ -161,8 +161,3 @@ class Semismooth:
 
         t, found = tree.while_loop(going, halve, (jnp.full_like(here, 2), straight))
         return straight, t, found
-
-
-def _largest(x: Tree) -> Array:
-    """‖x‖∞."""
-    return jnp.max(jnp.abs(ravel_pytree(x)[0]), initial=0)

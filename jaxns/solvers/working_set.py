@@ -11,7 +11,7 @@ from jax import Array, lax
 from jaxns import tree
 from jaxns.solvers import linearised, momentum, stepsize
 from jaxns.solvers.forward_backward import ForwardBackward
-from jaxns.solvers.gathered import Gathered, largest, minimise
+from jaxns.solvers.gathered import Gathered, minimise
 from jaxns.solvers.needs import need, need_plain
 from jaxns.solvers.proximal_newton import search
 from jaxns.struct import replace, static, struct
@@ -133,7 +133,7 @@ class WorkingSet:
             ways.append(onward)
             full = tree.over_lanes(few + jnp.minimum(more, 1)) > sizes[-1]
             fits = jnp.where(full, len(sizes), fits)
-        rounding = ROUNDING * tree.eps(x) * (largest(x) + alpha * largest(slope))
+        rounding = ROUNDING * tree.eps(x) * (tree.largest(x) + alpha * tree.largest(slope))
         done = ~tree.any_lane(left > rounding)
         return lax.switch(jnp.where(done, len(ways), fits), [*ways, lambda: (p, before.t, alpha)])
 
