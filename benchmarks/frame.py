@@ -14,6 +14,7 @@ from typing import Any
 NAMES = (
     "lasso",
     "sparse_models",
+    "paths",
     "transport",
     "quadratic",
     "structured",

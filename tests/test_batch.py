@@ -362,3 +362,44 @@ def test_two_hosts():
     for host in hosts:
         out, error = host.communicate(timeout=240)
         assert out.strip().endswith("all close"), error
+
+
+def along(penalties, mode=jaxns.Implicit(), **options):
+    random = np.random.default_rng(1)
+    A, b = random.normal(size=(20, 40)), random.normal(size=20)
+
+    def build(penalty):
+        return jaxns.Composite(LeastSquares(A, b), L1(penalty))
+
+    solver = jaxns.ForwardBackward()
+    return build, jaxns.batch.path(build, solver, over=penalties, mode=mode, **options)
+
+
+def test_a_path_of_penalties():
+    penalties = jnp.geomspace(4.0, 3.0, 12)
+    build, found = along(penalties)
+    cold = [jaxns.solve(build(penalty), jaxns.ForwardBackward()) for penalty in penalties]
+    for x, alone in zip(found.x, cold, strict=True):
+        np.testing.assert_allclose(x, alone.x, atol=1e-11)
+    assert jnp.sum(found.steps[1:]) < 0.9 * sum(int(alone.steps) for alone in cold[1:])
+
+    both = jaxns.Implicit(direction="both")
+    ones = jnp.ones_like(penalties)
+    _, slopes = jax.jvp(lambda t: along(t, both)[1].x, (penalties,), (ones,))
+    h = 1e-6
+    ahead, behind = (along(penalties + step)[1].x for step in (h, -h))
+    np.testing.assert_allclose(slopes, (ahead - behind) / (2 * h), atol=1e-7)
+
+
+def test_a_point_of_a_path_that_fails_is_passed_by():
+    penalties = jnp.array([5.0, jnp.nan, 3.0])
+    with pytest.raises(jaxns.ConvergenceError, match="1 of 3"):
+        along(penalties)
+    _, found = along(penalties, stop=jaxns.Stop(on_failure="nan"))
+    assert found.status.ok.tolist() == [True, False, True]
+    assert jnp.isnan(found.x).all(axis=1).tolist() == [False, True, False]
+
+
+def test_a_path_is_not_unrolled():
+    with pytest.raises(ValueError, match="Piggyback has too few steps"):
+        along(jnp.ones(2), jaxns.Piggyback())

@@ -2,8 +2,8 @@
 
 from jaxns.batch.devices import mesh, vmap
 from jaxns.batch.lanes import Compaction
-from jaxns.batch.problems import solve
+from jaxns.batch.problems import path, solve
 from jaxns.batch.store import store
 from jaxns.batch.stream import Progress, stream
 
-__all__ = ["solve", "vmap", "mesh", "Compaction", "stream", "store", "Progress"]
+__all__ = ["solve", "path", "vmap", "mesh", "Compaction", "stream", "store", "Progress"]

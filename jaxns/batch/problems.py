@@ -6,12 +6,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax import lax
 
-from jaxns import validate
+from jaxns import tree, validate
 from jaxns.batch.devices import in_groups, one_by_one, spread
 from jaxns.batch.failures import raise_for
 from jaxns.batch.lanes import Compaction
-from jaxns.fixed_point import Solution, Stop
+from jaxns.fixed_point import NOWHERE, Solution, Stop
 from jaxns.modes import Auto, Implicit, Mode
 from jaxns.solve import check, complete, set_up
 from jaxns.struct import replace
@@ -55,7 +56,7 @@ def solve(
     if width is not None:
         width = int(validate.positive("width", validate.integer("width", width)))
     chunk = int(validate.positive("chunk", validate.integer("chunk", chunk)))
-    quiet = replace(stop, on_failure="nan") if stop.on_failure == "raise" else stop
+    quiet = _quiet(stop)
     build: Callable[[Any], Any] = problems
     if over is None:
         build, over = (lambda problem: problem), problems
@@ -76,11 +77,68 @@ def solve(
 
     each = in_groups(width) if getattr(mode, "own_loop", False) else jax.vmap
     found = spread(one, mesh, one_by_one if width == 1 else each)(over, x0)
+    _tell(found, stop)
+    return found
+
+
+def path(
+    build: Callable[[Any], Any],
+    solver: Any = None,
+    x0: Tree | Solution | None = None,
+    *,
+    over: Tree,
+    mode: Mode = Implicit(),
+    stop: Stop = Stop(),
+) -> Solution:
+    """Solve one problem after the other, each from the solution of the one before.
+
+    For problems in an order in which solutions change little, such as a regularisation path of
+    decreasing penalties: with `WorkingSet` each is then a look or two at the whole problem. One
+    that fails leaves the start to the one after it as it was. Solutions and derivatives are those
+    of `jaxns.solve`; a start has no influence on a fixed point, so with `Implicit` and `OneStep`
+    the i-th depends on the i-th item alone, and all ∂xᵢ/∂θᵢ are one `jax.jvp` along ones (with
+    `direction="both"`). `Piggyback` is refused: after a warm start there are too few steps to
+    differentiate.
+
+    build: from one item to a problem.   over: what the items are: a pytree of arrays whose first
+        axis is the path.   x0: where the first starts.   The rest: as for `solve`.
+
+    Returns a `Solution` whose every field has the axis of the path. `ConvergenceError` names the
+    points that failed.
+    """
+    check(solver, mode, stop)
+    mode = mode.on(stop) if isinstance(mode, Auto) else mode
+    if not callable(build):
+        raise TypeError(f"build must be a function of one item of over, got {type(build).__name__}")
+    if getattr(mode, "own_loop", False):
+        raise ValueError(
+            "mode must be one that differentiates the solution, such as Implicit() or OneStep(); "
+            f"after a warm start {type(mode).__name__} has too few steps to differentiate"
+        )
+    _check_batch(over)
+    first = build(jax.tree.map(lambda a: a[0], over))
+    start = complete(set_up(first, solver, x0), mode, NOWHERE)
+
+    def go_on(before, item):
+        found = complete(set_up(build(item), solver, before), mode, _quiet(stop))
+        return lax.stop_gradient(tree.where(found.status.ok, found, before)), found
+
+    _, found = lax.scan(go_on, lax.stop_gradient(start), over)
+    _tell(found, stop)
+    return found
+
+
+def _quiet(stop: Stop) -> Stop:
+    """Where nothing can be raised."""
+    return replace(stop, on_failure="nan") if stop.on_failure == "raise" else stop
+
+
+def _tell(found: Solution, stop: Stop) -> None:
+    """Raise for what has failed, if it can be seen and is to be raised."""
     if stop.on_failure == "raise" and validate.is_known(found.status.code):
         codes = np.asarray(found.status.code)
         failed = np.flatnonzero(~found.status.ok)
         raise_for(failed, codes[failed], codes.size, "pass Stop(on_failure='nan' or 'ignore')")
-    return found
 
 
 def _width(solver: Any, build: Callable[[Any], Any], over: Tree) -> int:
