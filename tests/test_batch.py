@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 
+import forced_devices
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -332,9 +333,7 @@ def python(program, **environment):
 @pytest.mark.slow
 def test_eight_devices():
     """A batch that they do not divide; no device waits for another inside a loop."""
-    flags = "--xla_force_host_platform_device_count=8"
-    out, error = python(EIGHT, XLA_FLAGS=flags).communicate(timeout=240)
-    assert out.strip() == "all close", error
+    forced_devices.run(EIGHT, 8, timeout=240)
 
 
 TWO = f"""

@@ -3,10 +3,7 @@
 In processes of their own, which have eight devices and a time limit (a failure may be a deadlock).
 """
 
-import os
-import subprocess
-import sys
-
+import forced_devices
 import pytest
 
 from jaxns.nonsmooth import cost
@@ -109,16 +106,7 @@ DEFAULT = "ForwardBackward"
 
 
 def run(program: str, few: bool = True) -> None:
-    flags = "--xla_force_host_platform_device_count=8"
-    done = subprocess.run(
-        [sys.executable, "-c", BEGIN.format(few=few) + program],
-        env={**os.environ, "XLA_FLAGS": flags},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "all close"
+    forced_devices.run(BEGIN.format(few=few) + program, 8)
 
 
 @pytest.mark.slow

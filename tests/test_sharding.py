@@ -3,10 +3,7 @@
 Run in a process of its own, which has four devices and a time limit (a failure may be a deadlock).
 """
 
-import os
-import subprocess
-import sys
-
+import forced_devices
 import pytest
 
 PROGRAM = """
@@ -63,14 +60,4 @@ DEFAULT = "jaxns.Piggyback(last=2000, direction='both')"
     "mode", [m if m == DEFAULT else pytest.param(m, marks=pytest.mark.slow) for m in MODES]
 )
 def test_four_devices(mode):
-    program = PROGRAM.format(mode=mode)
-    flags = "--xla_force_host_platform_device_count=4"
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "XLA_FLAGS": flags},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "all close"
+    forced_devices.run(PROGRAM.format(mode=mode), 4, timeout=240)
