@@ -51,7 +51,7 @@ def solve(
     start: where to start, by default at zero.
     inverse: an answer from what is known of the structure of A, b ↦ x with A x ≈ b; it is checked
         like any other, improved by the residual that it leaves, and the method is used where that
-        does not do. The method "structured" is this alone.
+        does not do ("bicgstab", for "auto"). The method "structured" is this alone.
     precondition: v ↦ M v with M ≈ A⁻¹, cheap. Symmetric positive definite for "cg".
     restart: vectors that "gmres" keeps.   loop: what iterates.
     """
@@ -68,6 +68,8 @@ def solve(
         r = rhs - matvec(x)
     if inverse is not None:
         x, r, steps = _structured(matvec, inverse, rhs, tol, x, r, steps)
+    if method == "auto" and inverse is not None:
+        method = "bicgstab"
     if method != "structured":
         how = partial(_with(method, precondition, restart), loop=loop)
         if start is None and inverse is None:
@@ -341,14 +343,24 @@ def auto(
 
     The map of a superlinear solver (Newton) has A = I − ∂F ≈ I: it is solved for by then.
     """
-    x, steps = neumann(matvec, b, tol, jnp.minimum(max_steps, NEARLY_IDENTITY))
     method = dense if b.size <= DENSE_SIZE else krylov
+    most = jnp.minimum(max_steps, NEARLY_IDENTITY)
+
+    def body(carry):
+        x, r, k = carry
+        return x + r, b - matvec(x + r), k + 1
+
+    def going(carry):
+        _, r, k = carry
+        return (jnp.linalg.norm(r) > tol) & (k < most)
+
+    x, r, steps = tree.while_loop(going, body, (jnp.zeros_like(b), b, jnp.zeros((), jnp.int32)))
 
     def proper():
         y, more = method(matvec, b, tol, max_steps, loop)
         return y, steps + more
 
-    near = jnp.linalg.norm(b - matvec(x)) <= tol
+    near = jnp.linalg.norm(r) <= tol
     return lax.cond(tree.any_lane(~near), proper, lambda: (x, steps))
 
 

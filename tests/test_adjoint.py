@@ -253,6 +253,17 @@ def test_many_cotangents_factorise_once():
     assert set(re.findall(r"(f64\[[\d,]*\]) \S+ \S+ = lu\b", text)) == {"f64[20,20]"}
 
 
+def test_more_free_coordinates_than_rows():
+    """X x = t y: the matrix of the free coordinates is singular, and the fit has a derivative."""
+
+    def fit(t):
+        problem = jaxns.Composite(LeastSquares(X, t * y), Box(-10.0, 10.0))
+        mode = jaxns.Implicit(method="structured")
+        return jnp.sum((X @ jaxns.solve(problem, mode=mode, stop=TIGHT).x) ** 2)
+
+    np.testing.assert_allclose(jax.grad(fit)(2.0), 4 * y @ y, rtol=1e-9)
+
+
 @pytest.mark.slow
 def test_least_norm_where_the_solution_is_not_unique():
     """Duplicated columns: predictions have derivatives; single coefficients have none."""

@@ -31,8 +31,8 @@ class Implicit:
         (`jvp`, `jacfwd` and `linearize` too).
     method: how the linear system is solved.
         "auto": three terms of the Neumann series where they suffice (superlinear maps); up to 256
-            unknowns, "dense"; beyond, what the solver knows of the structure, and "bicgstab" and
-            then "gmres" for what that leaves.
+            unknowns, "dense"; beyond, what the solver knows of the structure, and "bicgstab" for
+            what that leaves; where it knows nothing, "bicgstab" and then "gmres".
         "structured": what the solver knows (`Solver.linearisation`), and nothing else: for
             `ForwardBackward`, a Cholesky factorisation of the Hessian on the support, gathered, so
             that 50 active coordinates of 20 000 cost as 50 do (arXiv 2105.01637).

@@ -30,7 +30,7 @@ def symmetric(matvec: Matvec, b: Array, matrix: Array, convex: bool = False) -> 
     unit = jnp.where(diagonal > 0, lax.rsqrt(jnp.where(diagonal > 0, diagonal, 1)), 1)
     scaled = unit[:, None] * matrix * unit
     lower = jnp.linalg.cholesky(scaled)
-    sound = jnp.min(jnp.diagonal(lower), initial=1) ** 2 > b.size * tree.eps(b)  # not so for NaN
+    sound = jnp.all(jnp.diagonal(lower) ** 2 > b.size * tree.eps(b))  # not so for NaN
 
     def inverted():
         values, vectors = jnp.linalg.eigh(jnp.where(sound, jnp.eye(b.size, dtype=b.dtype), scaled))
@@ -48,6 +48,24 @@ def symmetric(matvec: Matvec, b: Array, matrix: Array, convex: bool = False) -> 
     return lax.custom_linear_solve(matvec, b, solve, symmetric=True)
 
 
+def positive(matvec: Matvec, b: Array, matrix: Array) -> tuple[Array, Array]:
+    """M⁻¹ b for M ≻ 0, by Cholesky after scaling M to a unit diagonal, and whether M is that.
+
+    Zero where it is not, or is singular to working precision.
+    """
+    matrix = lax.stop_gradient(matrix)
+    eye = jnp.eye(b.size, dtype=bool)
+    diagonal = jnp.sum(jnp.where(eye, matrix, 0), axis=1)
+    unit = jnp.where(diagonal > 0, lax.rsqrt(jnp.where(diagonal > 0, diagonal, 1)), 1)
+    lower = lax.linalg.cholesky(unit[:, None] * matrix * unit, symmetrize_input=False)
+    sound = jnp.all(~eye | (lower**2 > b.size * tree.eps(b)))  # not so for NaN, unlike a minimum
+
+    def solve(_, b):
+        return jnp.where(sound, unit * jax.scipy.linalg.cho_solve((lower, True), unit * b), 0)
+
+    return lax.custom_linear_solve(matvec, b, solve, symmetric=True), sound
+
+
 def general(matvec: Matvec, b: Array, matrix: Array) -> Array:
     """M⁻¹ b for any square M, by LU after scaling each row to a largest entry of 1."""
     matrix = lax.stop_gradient(matrix)
@@ -57,7 +75,7 @@ def general(matvec: Matvec, b: Array, matrix: Array) -> Array:
     factors = jax.scipy.linalg.lu_factor(scaled)
     pivots = jnp.abs(jnp.diagonal(factors[0]))
     least = b.size * tree.eps(b) * jnp.max(pivots, initial=0)
-    sound = jnp.min(pivots, initial=jnp.inf) > least
+    sound = jnp.all(pivots > least)
 
     def inverted():
         return jnp.linalg.pinv(jnp.where(sound, jnp.eye(b.size, dtype=b.dtype), matrix))

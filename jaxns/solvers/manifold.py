@@ -46,9 +46,9 @@ def reduced(
     And H E s, if `push`, from the columns gathered where f has `hessian_product`; else zeros.
 
     The support is gathered to the smallest buffer of `sizes` that holds it, so that the cost
-    follows it; one that fits none is left in place, and solved for by conjugate gradients. An f
-    that knows D and B with H = Diag(D) + BᵀB, `low_rank(x)`, is solved with by a system of the size
-    of the rows of B where that is smaller.
+    follows it. One that fits none, or whose matrix is not positive definite, is left in place, and
+    solved for by conjugate gradients; if f knows D and B with H = Diag(D) + BᵀB, `low_rank(x)`, B
+    with fewer rows than columns, those are preconditioned by a system of the size of the rows.
     Derivatives are exact to all orders, and never pass through a factorisation.
     """
     flat, unravel = ravel_pytree(p)
@@ -72,11 +72,13 @@ def reduced(
         return hessian(v) + curved(v)
 
     count = jnp.sum(support)
+    places = jnp.arange(flat.size, dtype=jnp.int32)
+    first = lax.sort(jnp.where(support, places, flat.size))  # those of the support, in order
 
     def gathered(size):
         """Solve with a matrix of `size` rows; those beyond the support are the identity's."""
-        index = jnp.nonzero(support, size=size, fill_value=flat.size)[0]
-        used = jnp.arange(size) < count
+        index = first[:size]
+        used = index < flat.size
 
         def restrict(v):
             return v.at[index].get(mode="fill", fill_value=0)
@@ -89,22 +91,25 @@ def reduced(
 
         def matrix():
             columns = curved if _has_hessian(problem.f, x) else product
-            eye = jnp.eye(size, dtype=flat.dtype)
-            M = _each(lambda e: restrict(columns(embed(e))), eye)
+            diagonal = jnp.where(used, ridge, 1).astype(flat.dtype)
+            if columns is curved and _is_separable(problem.g, p):
+                M, diagonal = 0.0, diagonal + restrict(curved(embed(jnp.ones_like(diagonal))))
+            else:
+                eye = jnp.eye(size, dtype=flat.dtype)
+                M = _each(lambda e: restrict(columns(embed(e))), eye)
             if columns is curved:
                 M = M + problem.f.hessian(x, jnp.minimum(index, flat.size - 1))
-            M = jnp.where(used[:, None] & used, M, 0)
-            return M + jnp.diag(jnp.where(used, ridge, 1).astype(M.dtype))
+            return jnp.where(used[:, None] & used, M, 0) + jnp.diag(diagonal)
 
         n = None if normal is None else restrict(normal)
         matvec, M, rhs = _tangent(n, matvec, lax.stop_gradient(matrix()), restrict(b))
-        s = frozen.symmetric(matvec, rhs, M)
+        s, sound = frozen.positive(matvec, rhs, M)
         if not push:
-            return embed(s), jnp.zeros_like(flat)
+            return embed(s), jnp.zeros_like(flat), sound
         if _has_hessian(problem.f, x) and hasattr(problem.f, "hessian_product"):
             inside = jnp.minimum(index, flat.size - 1)
-            return embed(s), problem.f.hessian_product(x, inside, jnp.where(used, s, 0))
-        return embed(s), hessian(embed(s))
+            return embed(s), problem.f.hessian_product(x, inside, jnp.where(used, s, 0)), sound
+        return embed(s), hessian(embed(s)), sound
 
     def in_place(precondition=None):
         def matvec(v):
@@ -116,17 +121,26 @@ def reduced(
 
     def by_rows():
         D, B = lax.stop_gradient(problem.f).low_rank(lax.stop_gradient(x))
-        return in_place(frozen.low_rank(frozen.floored(D + ridge, B), B, support))
+        inverse = frozen.low_rank(frozen.floored(D + ridge, B), B, support)
+        return in_place(lambda r: jnp.where(many, inverse(r), r))
 
     few = linear == "auto" and normal is None and has_few_rows(problem.f, x)
     most = rows(problem.f, x) if few else flat.size
     whole = linear == "direct" or (linear == "auto" and flat.size <= SIZES[-1])
     buffers = [] if linear == "krylov" else [size for size in sizes if size < most]
-    last = by_rows if few else partial(gathered, flat.size) if whole else in_place
-    ways = [*(partial(gathered, size) for size in buffers), last]
+    if whole and not few:
+        buffers.append(flat.size)
     # Decided for all lanes together: under vmap every branch would run.
-    bucket = jnp.sum(tree.over_lanes(count) > jnp.asarray([0, *buffers][1:], count.dtype))
-    moved, pushed = lax.switch(bucket, ways)
+    bucket = jnp.sum(tree.over_lanes(count) > jnp.asarray(buffers, count.dtype))
+    many = count > max(buffers, default=0)
+    none = jnp.zeros_like(flat)
+    ways = [*(partial(gathered, size) for size in buffers), lambda: (none, none, False)]
+    moved, pushed, sound = lax.switch(bucket, ways)
+    moved, pushed = lax.cond(
+        tree.any_lane(~sound),
+        lambda: tree.where(sound, (moved, pushed), (by_rows if few else in_place)()),
+        lambda: (moved, pushed),
+    )
     return unravel(moved), unravel(pushed)
 
 
@@ -168,6 +182,12 @@ def _each(function: Matvec, rows: Array) -> Array:
 
 def _has_hessian(f: Any, p: Tree) -> bool:
     return getattr(f, "hessian", None) is not None and isinstance(p, jax.Array) and p.ndim == 1
+
+
+def _is_separable(g: Any, p: Tree) -> bool:
+    """Whether g is known to be a sum over coordinates."""
+    one = isinstance(p, jax.Array) and p.ndim == 1
+    return one and hasattr(g, "separate") and g.separate(p)[0] is None
 
 
 def _tangent(normal: Array | None, matvec: Matvec, matrix: Any, b: Array) -> tuple:
