@@ -75,7 +75,7 @@ def reduced(
     places = jnp.arange(flat.size, dtype=jnp.int32)
     first = lax.sort(jnp.where(support, places, flat.size))  # those of the support, in order
 
-    def gathered(size):
+    def gathered(size, inverse=frozen.positive):
         """Solve with a matrix of `size` rows; those beyond the support are the identity's."""
         index = first[:size]
         used = index < flat.size
@@ -103,7 +103,7 @@ def reduced(
 
         n = None if normal is None else restrict(normal)
         matvec, M, rhs = _tangent(n, matvec, lax.stop_gradient(matrix()), restrict(b))
-        s, sound = frozen.positive(matvec, rhs, M)
+        s, sound = inverse(matvec, rhs, M)
         if not push:
             return embed(s), jnp.zeros_like(flat), sound
         if _has_hessian(problem.f, x) and hasattr(problem.f, "hessian_product"):
@@ -130,6 +130,9 @@ def reduced(
     buffers = [] if linear == "krylov" else [size for size in sizes if size < most]
     if whole and not few:
         buffers.append(flat.size)
+    if buffers == [flat.size]:  # nothing to choose
+        moved, pushed, _ = gathered(flat.size, lambda *system: (frozen.symmetric(*system), True))
+        return unravel(moved), unravel(pushed)
     # Decided for all lanes together: under vmap every branch would run.
     bucket = jnp.sum(tree.over_lanes(count) > jnp.asarray(buffers, count.dtype))
     many = count > max(buffers, default=0)
