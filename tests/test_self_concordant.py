@@ -154,7 +154,7 @@ def test_a_system_of_the_size_of_the_rows(dtype):
 @pytest.mark.parametrize("penalty", [0.05, np.where(np.arange(40) % 4, 0.05, 0)])
 def test_the_model_is_minimised_from_its_dual(penalty):
     """Optimal: the slope of the model is in the subdifferential of the penalty, at once."""
-    b, x = _rng.normal(size=(2, 40))
+    b, x = np.random.default_rng(0).normal(size=(2, 40))
     D = np.geomspace(1e-3, 1, 40)
     u = np.asarray(jax.jit(dual_newton.minimiser)(b, x, D, WIDE, penalty))
     slope = b + (np.diag(D) + WIDE.T @ WIDE) @ (u - x)
