@@ -2,7 +2,7 @@
 
 import sys
 
-from jaxns.cli import main
+from jaxns_cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

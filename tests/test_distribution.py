@@ -52,4 +52,4 @@ def test_the_distribution_is_jax_nonsmooth():
     assert distribution.version == jaxns.__version__
     assert distribution.metadata["License-Expression"] == "Apache-2.0"
     scripts = {e.name: e.value for e in distribution.entry_points if e.group == "console_scripts"}
-    assert scripts["jaxns"] == "jaxns.cli:main"
+    assert scripts["jaxns"] == "jaxns_cli.main:main"

@@ -22,12 +22,12 @@ pytest.importorskip("PIL")
 from PIL import Image
 
 import jaxns
-from jaxns.cli import main
 from jaxns.experiments import catalogue, closed_form, config, notebook, session
-from jaxns.experiments.data import diabetes
+from jaxns.experiments.data import split_of
 from jaxns.experiments.holdout import HoldOut
 from jaxns.experiments.loading import load
 from jaxns.experiments.rates import fitted_rate, identification
+from jaxns_cli.main import NEEDS, main
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SMALL = [
@@ -123,7 +123,7 @@ def test_float32(tmp_path):
 def test_the_default_data_are_those_of_the_reference_table():
     """lasso/diab2/10: 295 × 64, its penalty, validation error, derivative and support."""
     with jax.enable_x64(True):
-        split = diabetes(config.Data())
+        split = split_of(config.Data())
         assert split.X.shape == (295, 64)
         assert "sex^2" not in split.names
         assert split.penalty_max / 10 == pytest.approx(0.0567338813072, rel=1e-10)
@@ -187,7 +187,7 @@ LASSO = str(CONFIGS / "diabetes_lasso.toml")
     [
         (["outer.stepz=3"], ["outer.stepz", "did you mean outer.steps?"]),
         (["learning_rate=3.0"], ["learning_rate", "did you mean outer.learning_rate?"]),
-        (["data.qqqq=3"], ["data.qqqq", "expected data.degree, data.validation_fraction or"]),
+        (["data.qqqq=3"], ["data.qqqq", "expected data.path, data.target, data.ignore"]),
         (["outer.steps=ten"], ["outer.steps: expected an integer, got 'ten'"]),
         (["outer.steps=2.5"], ["outer.steps: expected an integer, got 2.5"]),
         (["outer.learning_rate=-1.0"], ["outer.learning_rate", "greater than 0", "-1.0"]),
@@ -266,7 +266,7 @@ def test_version(capsys):
 
 
 def test_without_the_extra(monkeypatch, capsys):
-    monkeypatch.setattr("jaxns.cli.EXTRA", ("pydantic", "no_such_package_at_all"))
+    monkeypatch.setitem(NEEDS, "run", ("pydantic", "no_such_package_at_all"))
     assert main(["run", LASSO]) == 1
     error = capsys.readouterr().err
     assert "no_such_package_at_all" in error
@@ -284,8 +284,8 @@ def test_list(capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "give config files, or --all"),
-        (["--all", "a.toml"], "give config files, or --all"),
+        ([], "give config files or names, or --all"),
+        (["--all", "a.toml"], "give config files or names, or --all"),
         (["a.toml", "b.toml", "--out", "x"], "--out is for one config"),
     ],
 )

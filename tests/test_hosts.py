@@ -18,8 +18,8 @@ pytest.importorskip("rich")
 pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
 
-from jaxns.cli import main
 from jaxns.experiments.hosts import Host, HostEndedError, on_host
+from jaxns_cli.main import main
 
 CONFIG = Path(__file__).parents[1] / "configs" / "derivative_convergence_lasso.toml"
 PATIENCE = 5

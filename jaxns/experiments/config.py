@@ -1,5 +1,6 @@
 """What an experiment can be told: one frozen model per experiment, every key with its default."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -41,11 +42,30 @@ class Base(Section):
 
 
 class Data(Section):
-    """scikit-learn's diabetes data: polynomial features up to `degree`, split by `seed`."""
+    """scikit-learn's diabetes data, or a CSV file: polynomial features, a split by `seed`.
 
+    degree: of the polynomials.   path: of the file, from where the command is run; its first line
+    names the columns.   target: the one to predict.   ignore: those to leave out.
+    """
+
+    path: str | None = None
+    target: str | None = None
+    ignore: tuple[str, ...] = ()
     degree: Annotated[int, Field(ge=1, le=3)] = 2
     validation_fraction: Fraction = 1 / 3
     seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _of_a_file(self) -> Self:
+        if self.path is not None and self.target is None:
+            raise ValueError("path needs target, the column to predict")
+        if self.path is None and (self.target is not None or self.ignore):
+            raise ValueError("target and ignore are of a file: path is missing")
+        return self
+
+    @property
+    def name(self) -> str:
+        return "diabetes" if self.path is None else Path(self.path).stem
 
 
 class Search(Section):

@@ -6,7 +6,7 @@ decile as a band, and beside it a guide line where theory has a rate.
 
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Any
 
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from jaxns.experiments import style
-from jaxns.experiments.reporting import Check, Experiment, Table, Tidy
+from jaxns.experiments.reporting import Check, Experiment, Posed, Table, Tidy
 
 COLORS = (*style.COLORS, style.INK)
 
@@ -71,8 +71,13 @@ class Findings:
     columns: int | None = None
 
 
-def experiment(settings: type, run: Callable[[Any, Any], Findings]) -> Experiment:
-    return Experiment(settings, run, attrgetter("table"), tidy, draw, attrgetter("checks"))
+def experiment(
+    settings: type,
+    run: Callable[[Any, Any], Findings],
+    problems: Callable[[Any], Mapping[str, Posed]] | None = None,
+) -> Experiment:
+    table, checks = attrgetter("table"), attrgetter("checks")
+    return Experiment(settings, run, table, tidy, draw, checks, problems)
 
 
 def tidy(findings: Findings) -> Tidy:

@@ -1,13 +1,16 @@
-"""Data: scikit-learn's diabetes set with polynomial features, and random regressions."""
+"""Data: a table with polynomial features, split to validate; and random regressions."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.datasets import load_diabetes
 from sklearn.preprocessing import PolynomialFeatures
 
+from jaxns.experiments import csv_table
 from jaxns.experiments.config import Data, Problem
+from jaxns.experiments.reporting import ExperimentError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,15 +33,21 @@ class Split:
         return float(np.abs(self.X.T @ self.y).max() / len(self.y))
 
 
-def diabetes(config: Data) -> Split:
+def split_of(config: Data) -> Split:
     """The hold-out split; columns that copy an earlier one exactly are dropped.
 
-    `sex` takes two values, hence `sex^2` is an affine copy of it, and the lasso solution would not
-    be unique.
+    `sex` of the diabetes data takes two values, hence `sex^2` is an affine copy of it, and the
+    lasso solution would not be unique.
     """
-    bunch: Any = load_diabetes()
+    if config.path is None:
+        bunch: Any = load_diabetes()
+        table, targets, columns = bunch.data, bunch.target, bunch.feature_names
+    else:
+        table, targets, columns = csv_table.read(
+            Path(config.path), str(config.target), config.ignore
+        )
     expand = PolynomialFeatures(config.degree, include_bias=False)
-    features, targets = expand.fit_transform(bunch.data), bunch.target
+    features = expand.fit_transform(table)
     order = np.random.RandomState(config.seed).permutation(len(targets))
     n = round((1 - config.validation_fraction) * len(targets))
     train, validate = order[:n], order[n:]
@@ -48,8 +57,11 @@ def diabetes(config: Data) -> Split:
     Z = (features - mean) / np.where(varies, scale, 1)
     kept = [j for j in distinct_columns(Z[train]) if varies[j]]
     Z = Z[:, kept]
+    if not kept or not targets[train].std() > 0:
+        what = "no feature" if not kept else f"the target {config.target!r}"
+        raise ExperimentError(f"{config.name}: {what} varies in the {n} rows to train on")
     t = (targets - targets[train].mean()) / targets[train].std()
-    names = expand.get_feature_names_out(bunch.feature_names)
+    names = expand.get_feature_names_out(columns)
     return Split(Z[train], t[train], Z[validate], t[validate], tuple(names[kept]))
 
 

@@ -6,6 +6,7 @@ n > p) and A2b (lasso, n < p) on arXiv 2206.00457 (Bolte, Pauwels, Vaiter, NeurI
 
 import dataclasses
 from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +16,7 @@ from jaxns.experiments import closed_form, convergence_figure
 from jaxns.experiments.config import DerivativeConvergence, Problem
 from jaxns.experiments.data import Instances, random_regressions
 from jaxns.experiments.rates import fitted_rate, identification
-from jaxns.experiments.reporting import Check, Experiment, Table, Tidy, below, small
+from jaxns.experiments.reporting import Check, Experiment, Posed, Table, Tidy, below, small
 from jaxns.experiments.session import Session
 from jaxns.functions import L1, LeastSquares, SquaredL2
 
@@ -165,16 +166,18 @@ def _follow(
     problem: Problem, instances: Instances, session: Session
 ) -> tuple[np.ndarray, np.ndarray]:
     """x_k and J_k = ∂x_k/∂θ of each instance: (r, steps + 1, p) both."""
-    penalty = {"ridge": SquaredL2, "lasso": L1}[problem.penalty]
 
     def one(A, b, theta):
-        def build(theta):
-            return jaxns.Composite(LeastSquares(A, b), penalty(theta))
-
+        build = partial(_composite, problem, A, b)
         return jaxns.derivative_path(build, theta, problem.steps, solver=SOLVER)
 
     path = session.vmap(one)(*map(jnp.asarray, _fields(instances)))
     return np.asarray(path.x), np.asarray(path.jacobian)
+
+
+def _composite(problem: Problem, A: Any, b: Any, theta: Any) -> jaxns.Composite:
+    penalty = {"ridge": SquaredL2, "lasso": L1}[problem.penalty]
+    return jaxns.Composite(LeastSquares(A, b), penalty(theta))
 
 
 def _errors(
@@ -236,4 +239,15 @@ def _spread(deviations: np.ndarray) -> str:
     return f"{100 * np.median(deviations):.2f} ({100 * deviations.max():.2f}) %"
 
 
-EXPERIMENT = Experiment(DerivativeConvergence, run, table, tidy, convergence_figure.draw, checks)
+def problems(settings: DerivativeConvergence) -> dict[str, Posed]:
+    """The first repetition of each."""
+    posed = {}
+    for problem in settings.problems:
+        A, b, theta = (jnp.asarray(field[0]) for field in _fields(random_regressions(problem, 1)))
+        posed[f"{problem.id} {problem.penalty}"] = Posed(_composite(problem, A, b, theta), SOLVER)
+    return posed
+
+
+EXPERIMENT = Experiment(
+    DerivativeConvergence, run, table, tidy, convergence_figure.draw, checks, problems
+)

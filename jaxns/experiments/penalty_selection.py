@@ -17,12 +17,13 @@ import optax
 
 import jaxns
 from jaxns.experiments import config, derivative_error, selection_figure
-from jaxns.experiments.data import Split, diabetes
+from jaxns.experiments.data import Split, split_of
 from jaxns.experiments.holdout import HoldOut, Jacobian, make_mode, relative_error
 from jaxns.experiments.reporting import (
     Check,
     Experiment,
     ExperimentError,
+    Posed,
     Table,
     Tidy,
     below,
@@ -65,6 +66,7 @@ class GridSearch:
 @dataclasses.dataclass(frozen=True)
 class Result:
     model: str
+    data: str
     penalties: tuple[str, ...]
     penalty_max: float
     samples: tuple[int, int]  # to train, to validate
@@ -76,7 +78,7 @@ class Result:
 
 
 def run(settings: config.PenaltySelection, report: Session) -> Result:
-    split = diabetes(settings.data)
+    split = split_of(settings.data)
     stop = jaxns.Stop(tol=settings.inner.tol, max_steps=settings.inner.max_steps)
     holdout = HoldOut(settings.model, split, stop)
     jacobians = {mode: holdout.jacobian(mode) for mode in settings.modes}
@@ -91,6 +93,7 @@ def run(settings: config.PenaltySelection, report: Session) -> Result:
     samples = (len(split.y), len(split.y_val))
     return Result(
         settings.model,
+        settings.data.name,
         holdout.penalties,
         split.penalty_max,
         samples,
@@ -200,7 +203,7 @@ def table(result: Result) -> Table:
         )
     )
     n, m = result.samples
-    title = f"{result.model.replace('_', ' ')} on diabetes, {len(result.features)} features"
+    title = f"{result.model.replace('_', ' ')} on {result.data}, {len(result.features)} features"
     columns = (
         "method",
         "validation error",
@@ -284,4 +287,22 @@ def _not_finite(
     )
 
 
-EXPERIMENT = Experiment(config.PenaltySelection, run, table, tidy, selection_figure.draw, checks)
+def problems(settings: config.PenaltySelection) -> dict[str, Posed]:
+    """The inner problem where the descent starts, and the validation error of its solution."""
+    split = split_of(settings.data)
+    holdout = HoldOut(settings.model, split, jaxns.Stop())
+    start = jnp.full(len(holdout.penalties), _log_range(split, settings.search)[2])
+    X, y, X_val, y_val = holdout.arrays
+    said = ", ".join(f"{n} {p:.4g}" for n, p in zip(holdout.penalties, jnp.exp(start), strict=True))
+    return {
+        f"{settings.model.replace('_', ' ')}, {said}": Posed(
+            holdout.problem(start, X, y),
+            tol=settings.inner.tol,
+            outer=lambda x: jnp.mean((X_val @ x - y_val) ** 2),
+        )
+    }
+
+
+EXPERIMENT = Experiment(
+    config.PenaltySelection, run, table, tidy, selection_figure.draw, checks, problems
+)

@@ -1,7 +1,7 @@
 """What an experiment is, and what it leaves: a table, a figure, and what it was to show."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,11 +45,26 @@ Tidy = dict[str, Sequence[Any] | np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
+class Posed:
+    """A problem as `jaxns.solve` takes it, to be certified.
+
+    tol: of the solve.   outer: a function of the solution, whose derivative is looked at; by
+    default a random combination of its coordinates.
+    """
+
+    problem: Any
+    solver: Any = None
+    tol: float = 1e-12
+    outer: Callable[[Any], Any] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Experiment:
     """How one kind of config is read, run, tabulated, drawn and checked.
 
     settings: what the config may say.   run: (settings, `Session`) -> everything computed.
     table: for people.   tidy: for programs.   draw: the figure.   checks: the paper's lines.
+    problems: settings -> what `jaxns certify` looks at, by name; None where there is no such thing.
     """
 
     settings: type
@@ -58,6 +73,7 @@ class Experiment:
     tidy: Callable[[Any], Tidy]
     draw: Callable[[Any], Figure]
     checks: Callable[[Any], tuple[Check, ...]]
+    problems: Callable[[Any], Mapping[str, Posed]] | None = None
 
 
 class ExperimentError(RuntimeError):

@@ -16,7 +16,7 @@ from jaxns.experiments.config import Base
 from jaxns.experiments.reporting import Check, Experiment, ExperimentError, Table, Tidy
 from jaxns.experiments.session import Report, Session
 
-__all__ = ["ExperimentError", "Outcome", "run"]
+__all__ = ["ExperimentError", "Outcome", "devices", "run"]
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def compute(settings: Base, out: Path, report: Report) -> tuple[Experiment, Any,
     is changed.
     """
     experiment = catalogue.find(settings.experiment)
-    mesh, device = _devices(settings)
+    mesh, device = devices(settings)
     out.mkdir(parents=True, exist_ok=True)  # before the work, so that a bad path fails early
     session = Session(report, out, settings, mesh)
     with jax.enable_x64(settings.precision == "float64"), jax.default_device(device):
@@ -72,7 +72,7 @@ def compute(settings: Base, out: Path, report: Report) -> tuple[Experiment, Any,
     return experiment, result, session
 
 
-def _devices(settings: Base) -> tuple[Mesh | None, Any]:
+def devices(settings: Base) -> tuple[Mesh | None, Any]:
     """The mesh to spread repetitions over, and where everything else happens."""
     try:
         mesh = batch.mesh(settings.mesh.batch, settings.device) if settings.mesh else None

@@ -19,7 +19,7 @@ from jaxns.experiments import curves
 from jaxns.experiments.config import Base, Count, Positive
 from jaxns.experiments.curves import Curve, Findings, Panel
 from jaxns.experiments.rates import fitted_rate
-from jaxns.experiments.reporting import Check, Table, below, between, small
+from jaxns.experiments.reporting import Check, Posed, Table, below, between, small
 from jaxns.experiments.session import Session
 
 PLAIN = jaxns.Sinkhorn(acceleration=False)
@@ -176,4 +176,12 @@ def relative(path: np.ndarray, limit: np.ndarray) -> np.ndarray:
     return np.linalg.norm(path - limit, axis=(1, 2)) / np.linalg.norm(limit)
 
 
-EXPERIMENT = curves.experiment(Settings, run)
+def problems(settings: Settings) -> dict[str, Posed]:
+    instance = Instance(settings)
+    return {
+        f"epsilon = {epsilon:g}": Posed(instance.problem(settings.theta, epsilon), PLAIN)
+        for epsilon in settings.epsilons
+    }
+
+
+EXPERIMENT = curves.experiment(Settings, run, problems)

@@ -18,7 +18,7 @@ from jaxns.experiments import curves
 from jaxns.experiments.config import Base, Count, Positive, Section
 from jaxns.experiments.curves import Curve, Findings, Panel
 from jaxns.experiments.rates import fitted_rate
-from jaxns.experiments.reporting import Check, Table, below, small
+from jaxns.experiments.reporting import Check, Posed, Table, below, small
 from jaxns.experiments.session import Session
 from jaxns.functions import L1, LogDet, SquaredDistance
 
@@ -195,4 +195,13 @@ def relative(path: Any, limit: np.ndarray) -> np.ndarray:
     return np.linalg.norm(difference.reshape(len(difference), -1), axis=1) / np.linalg.norm(limit)
 
 
-EXPERIMENT = curves.experiment(Settings, run)
+def problems(settings: Settings) -> dict[str, Posed]:
+    """The first repetition of each."""
+    instances = {p: make(p, (settings.seed, 0)) for p in settings.problems}
+    return {
+        f"{p.id} {p.kind.replace('_', ' ')}": Posed(one.build(one.theta), one.solver)
+        for p, one in instances.items()
+    }
+
+
+EXPERIMENT = curves.experiment(Settings, run, problems)

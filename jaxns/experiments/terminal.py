@@ -2,8 +2,6 @@
 
 import sys
 import time
-from collections.abc import Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -19,7 +17,6 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from jaxns.experiments.config import Base
 from jaxns.experiments.reporting import Table
 from jaxns.experiments.run import Outcome
 
@@ -28,11 +25,16 @@ WIDE = 150  # columns when nobody's terminal says otherwise
 
 
 class Terminal:
-    """Progress bars on a terminal, a plain line now and then elsewhere (pipes, logs)."""
+    """Progress bars on a terminal, a plain line now and then elsewhere (pipes, logs).
 
-    def __init__(self) -> None:
-        self.interactive = sys.stdout.isatty()
-        self.console = Console(width=None if self.interactive else WIDE, soft_wrap=False)
+    quiet: nothing on standard output; progress goes to standard error.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        stream = sys.stderr if quiet else sys.stdout
+        self.interactive = stream.isatty()
+        width = None if self.interactive else WIDE
+        self.console = Console(file=stream, width=width, soft_wrap=False)
         self.tasks: dict[str, TaskID] = {}
         self.last_line = 0.0
         self.bars = Progress(
@@ -79,16 +81,6 @@ class Terminal:
             )
         for path in outcome.files:
             self.console.print(f"wrote {path}", highlight=False, soft_wrap=True)
-
-
-def show_list(configs: Mapping[Path, Base]) -> None:
-    """What there is to run: one line each."""
-    columns = ("config", "what it shows", "paper", "minutes")
-    rows = tuple(
-        (str(path), config.title, config.paper, f"{config.minutes:g}")
-        for path, config in configs.items()
-    )
-    Console(width=None if sys.stdout.isatty() else WIDE).print(_rich(Table("", columns, rows)))
 
 
 def _rich(table: Table) -> rich_table.Table:
