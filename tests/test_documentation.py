@@ -14,6 +14,7 @@ import jaxns
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+CONTRIBUTING, CHANGELOG = ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"
 DOCUMENTS = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -52,16 +53,17 @@ def takes_long(path: Path) -> bool:
     ],
     ids=name_of,
 )
-def test_code_runs(path):
+def test_code_runs(path, tmp_path):
     """All blocks of one document, in one interpreter that has jax as it comes."""
     source = "\n".join(blocks(path, "python"))
     environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_ENABLE")}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "-c", source],
         capture_output=True,
         text=True,
         timeout=600,
-        cwd=ROOT,
+        cwd=tmp_path,
         env=environment,
     )
     assert done.returncode == 0, done.stderr
@@ -101,7 +103,7 @@ def test_every_builder_and_mode_is_named():
     assert modes <= set(re.findall(r"`(\w+)\(", text_of(README)))
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+@pytest.mark.parametrize("path", [*DOCUMENTS, CONTRIBUTING, CHANGELOG], ids=name_of)
 def test_links_lead_to_files(path):
     links = re.findall(r"\]\(([^)\s]+)\)", text_of(path))
     local = [link.split("#")[0] for link in links if "://" not in link and not link.startswith("#")]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def draw(result: "Result") -> Figure:
     title = (
-        f"{result.model.replace('_', ' ').capitalize()} on {result.data} data: "
+        f"{result.model.replace('_', ' ').capitalize()} on {result.data}: "
         f"{'penalties' if len(result.penalties) > 1 else 'penalty'} chosen by gradient"
     )
     if len(result.penalties) == 1:
