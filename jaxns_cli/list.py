@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(heads, indent=1, ensure_ascii=False))
         return 0
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else WIDE)
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("config", "what it shows", "paper", "minutes"):
         table.add_column(column, no_wrap=column == "config")
     for head in heads:
         table.add_row(head["name"], head["title"], head["paper"], f"{head['minutes']:g}")
-    console.print(table, width=None if console.is_terminal else WIDE)
+    console.print(table)
     console.print(f"in {folder}: jaxns run NAME", style="dim", highlight=False, soft_wrap=True)
     return 0
 

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from jaxns_cli import doctor
 from jaxns_cli.parser import build
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -53,14 +54,17 @@ def obey(arguments: argparse.Namespace) -> int:
     """Run the command here; what a user can mend becomes a line on stderr."""
     if arguments.command in ALONE:
         return _module(arguments).run(arguments)
+    (name,) = doctor.namesake()
+    if not name.ok:
+        return fail(f"{name.found}. {name.cure}")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         from jaxns.experiments.loading import ConfigError
         from jaxns.experiments.reporting import ExperimentError
-    except ImportError as error:  # the other distribution named jaxns, or a broken installation
-        return fail(f"{error}\n`jaxns doctor` looks for the cause")
-    try:
+
         return _module(arguments).run(arguments)
+    except ImportError as error:
+        return fail(f"{error}\n`jaxns doctor` looks for the cause")
     except ConfigError as error:
         return fail(str(error), USAGE)
     except (ExperimentError, OSError) as error:
