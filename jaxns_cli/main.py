@@ -59,12 +59,17 @@ def obey(arguments: argparse.Namespace) -> int:
         return fail(f"{name.found}. {name.cure}")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        from jaxns.experiments.loading import ConfigError
-        from jaxns.experiments.reporting import ExperimentError
-
-        return _module(arguments).run(arguments)
+        return _experiments(arguments)
     except ImportError as error:
         return fail(f"{error}\n`jaxns doctor` looks for the cause")
+
+
+def _experiments(arguments: argparse.Namespace) -> int:
+    from jaxns.experiments.loading import ConfigError
+    from jaxns.experiments.reporting import ExperimentError
+
+    try:
+        return _module(arguments).run(arguments)
     except ConfigError as error:
         return fail(str(error), USAGE)
     except (ExperimentError, OSError) as error:

@@ -18,6 +18,7 @@ pytest.importorskip("sklearn")
 
 import jaxns
 import jaxns_cli.list
+from jaxns.experiments import catalogue
 from jaxns.experiments.certificates import certify
 from jaxns.experiments.config import Problem
 from jaxns.experiments.data import random_regressions
@@ -179,6 +180,20 @@ def test_what_is_certified_of_a_selection_is_the_hypergradient():
     ((_, found),) = certify(load(path, ["search.start=0.1"])).items()
     penalty = 0.0567338813072
     assert float(found.gradient.g.penalty) * penalty == pytest.approx(0.059251630112, rel=1e-8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["splitting_derivatives", "sinkhorn_derivatives"])
+def test_problems_to_certify_are_solved_as_they_are_posed(name):
+    """The seldom ones; a plan has the marginals that it was asked for."""
+    settings = load(shipped.CONFIGS / f"{name}.toml")
+    problems = catalogue.find(name).problems
+    assert problems is not None
+    for what, posed in problems(settings).items():
+        solution = jaxns.solve(posed.problem, posed.solver, stop=jaxns.Stop(posed.tol))
+        assert solution.status.ok, what
+        if isinstance(posed.problem, jaxns.Transport):
+            np.testing.assert_allclose(solution.x.plan.sum(1), posed.problem.a, atol=1e-10)
 
 
 def test_colours_on_a_terminal_only(monkeypatch):

@@ -19,6 +19,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "your_own_data.md"
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_page_can_be_followed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = PAGE.read_text(encoding="utf-8")
