@@ -127,10 +127,19 @@ def devices() -> Iterator[Finding]:
     import jax
 
     found = [f"{device.platform}: {device.device_kind}" for device in jax.devices()]
-    idle = jax.default_backend() == "cpu" and shutil.which("nvidia-smi") is not None
     said = ", ".join(f"{found.count(kind)} × {kind}" for kind in dict.fromkeys(found))
-    cure = f"this machine has an NVIDIA driver: pip install '{OURS}[gpu]' to use the GPU"
-    yield Finding("devices", said, None if idle else True, cure if idle else "")
+    cure = _idle_gpu() if jax.default_backend() == "cpu" else ""
+    yield Finding("devices", said, None if cure else True, cure)
+
+
+def _idle_gpu() -> str:
+    """What to do where a GPU may be there and JAX does not use it."""
+    plugins = [name for name in ("jax-cuda12-plugin", "jax-cuda13-plugin") if _version(name)]
+    if plugins:
+        return f"{plugins[0]} is installed but finds no GPU: look at its driver with nvidia-smi"
+    if shutil.which("nvidia-smi"):
+        return f"to use the GPU whose driver is here: pip install '{OURS}[gpu]'"
+    return ""
 
 
 def precision() -> Iterator[Finding]:

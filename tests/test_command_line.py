@@ -275,6 +275,22 @@ def test_what_is_wrong_has_a_cure(quick, tmp_path, monkeypatch, capsys):
     assert not found["compilation cache"]["ok"]
 
 
+@pytest.mark.parametrize(
+    ("plugin", "driver", "said"),
+    [
+        ("13.0", None, "nvidia-smi"),
+        (None, "/usr/bin/nvidia-smi", "pip install 'jax-nonsmooth[gpu]'"),
+        (None, None, ""),
+    ],
+)
+def test_a_gpu_that_is_not_used_is_a_note(plugin, driver, said, monkeypatch):
+    monkeypatch.setattr(doctor, "_version", lambda name: plugin)
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: driver)
+    (finding,) = doctor.devices()
+    assert said in finding.cure
+    assert finding.ok is (None if said else True)
+
+
 def test_extras_that_are_missing_are_a_note(quick, monkeypatch, capsys):
     version = doctor._version
     monkeypatch.setattr(doctor, "_version", lambda n: None if n == "pydantic" else version(n))
