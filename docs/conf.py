@@ -27,8 +27,9 @@ myst_heading_anchors = 4
 
 default_role = "py:obj"
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 add_module_names = False
-python_maximum_signature_line_length = 80
+python_maximum_signature_line_length = 100
 
 html_theme = "furo"
 html_title = f"jaxns {version}"

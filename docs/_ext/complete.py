@@ -23,7 +23,7 @@ def public_modules() -> list[ModuleType]:
     """The packages with a table of contents, and the public modules that these list."""
     names = ["jaxns", *(m.name for m in pkgutil.walk_packages(jaxns.__path__, "jaxns.") if m.ispkg)]
     packages = [importlib.import_module(n) for n in names if not n.startswith("jaxns.experiments")]
-    members = [getattr(p, name) for p in packages for name in p.__all__]
+    members = [getattr(p, name) for p in packages for name in getattr(p, "__all__", [])]
     inside = [m for m in members if isinstance(m, ModuleType) and m not in packages]
     return [*packages, *dict.fromkeys(inside)]
 

@@ -25,6 +25,7 @@ def _code_or_text(part: str) -> str:
     if not re.fullmatch(r"`[^`]+`", part):
         text = re.sub(r"([\\*_|`])", r"\\\1", part)
         text = re.sub(r"^(\w+)([.)] )", r"\1\\\2", text)  # no numbered list
+        text = re.sub(r"docs/(\w+)\.md", r":doc:`docs/\1.md </\1>`", text)
         return ARXIV.sub(r"`\g<0> <https://doi.org/10.48550/arXiv.\1>`__", text)
     name = re.fullmatch(r"`((?:\w+\.)*[A-Za-z]\w*)`", part)
     code = f":py:obj:`{name[1]}`" if name else f"`{part}`"
@@ -76,8 +77,9 @@ def _render(block: list[str]) -> list[str]:
     if ITEM.match(block[0]):
         return _items(block)
     deeper = next((i for i, line in enumerate(block) if line.startswith(" ")), len(block))
-    prose = [inline(" ".join(line.strip() for line in block[:deeper]))]
-    return prose if deeper == len(block) else [*prose, "", *_literal(block[deeper:])]
+    text, *items = NEXT_ITEM.split(" ".join(line.strip() for line in block[:deeper]))
+    rest = _literal(block[deeper:]) if deeper < len(block) else []
+    return [inline(text), "", *(_items(items) if items else []), *rest]
 
 
 def _literal(block: list[str]) -> list[str]:
