@@ -25,7 +25,7 @@ nb_execution_mode = "off"
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
 
-default_role = "py:obj"
+smartquotes = False
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 add_module_names = False

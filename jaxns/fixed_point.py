@@ -325,6 +325,7 @@ class Solution:
     x: what was asked for.   z: the solver's governing variable, the fixed point of F.
     steps: evaluations of F.   residual: ‖F(z) − z‖ / max(‖F(z)‖, ‖z‖) at the last step.
     status: how it ended, a `Status`.
+
     Derivatives flow through `x` and `z` only.
     """
 

@@ -23,7 +23,7 @@ PATIENCE = 50  # iterations without progress before a Krylov method gives up
 
 
 class Report(NamedTuple):
-    """residual: ‖b − A x‖ / ‖b‖.  steps: applications of A.  converged: see `solve`."""
+    """residual: ‖b − A x‖ / ‖b‖.   steps: applications of A.   converged: see `solve`."""
 
     residual: Array
     steps: Array

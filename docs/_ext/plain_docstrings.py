@@ -63,7 +63,7 @@ def _indent(lines: list[str], by: str = "    ") -> list[str]:
 
 
 def _dedent(lines: list[str]) -> list[str]:
-    least = min(len(line) - len(line.lstrip()) for line in lines if line.strip())
+    least = min((len(line) - len(line.lstrip()) for line in lines if line.strip()), default=0)
     return [line[least:] for line in lines]
 
 
@@ -76,10 +76,8 @@ def _render(block: list[str]) -> list[str]:
         return _bullets(block)
     if ITEM.match(block[0]):
         return _items(block)
-    deeper = next((i for i, line in enumerate(block) if line.startswith(" ")), len(block))
-    text, *items = NEXT_ITEM.split(" ".join(line.strip() for line in block[:deeper]))
-    rest = _literal(block[deeper:]) if deeper < len(block) else []
-    return [inline(text), "", *(_items(items) if items else []), *rest]
+    text, *items = NEXT_ITEM.split(" ".join(map(str.strip, block)))
+    return [inline(text), "", *_items(items)]
 
 
 def _literal(block: list[str]) -> list[str]:
@@ -103,37 +101,36 @@ def _bullets(block: list[str]) -> list[str]:
 
 
 def _items(block: list[str]) -> list[str]:
-    """A definition list: each name, with its own paragraphs under it."""
+    """A definition list: each name, with what it means under it."""
     items: list[tuple[str, list[str]]] = []
     for line in block:
-        found = ITEM.match(line)
+        of_values = bool(items) and any(map(ITEM.match, map(str.strip, items[-1][1][1:])))
+        inside = line.startswith(" ") and (of_values or ITEM.match(line.strip()))
+        first, *others = [line] if inside else NEXT_ITEM.split(line)
+        found = ITEM.match(first)
         if found is None:
-            items[-1][1].append(line)
-            continue
-        first, *others = NEXT_ITEM.split(line)
-        items.append((found[1], [first[found.end() :]]))
+            items[-1][1].append(first)
+        else:
+            items.append((found[1], [first[found.end() :]]))
         for other in others:
             name, text = other.split(": ", 1)
             items.append((name, [text]))
     rendered = []
-    for name, body in items:
-        under = _dedent(body[1:]) if len(body) > 1 else []
-        rendered += [f"``{name}``", *_indent(_under(body[0], under)), ""]
+    for name, (first, *under) in items:
+        rendered += [f"``{name}``", *_indent(_meaning(first, _dedent(under))), ""]
     return rendered
 
 
-def _under(first: str, under: list[str]) -> list[str]:
+def _meaning(first: str, under: list[str]) -> list[str]:
     """What follows a name: prose, then perhaps a list of values and what they mean."""
     cut = next((i for i, line in enumerate(under) if ITEM.match(line)), len(under))
     prose = " ".join(filter(None, [first.strip(), *(line.strip() for line in under[:cut])]))
-    *more, last = NEXT_ITEM.split(prose) if ": " in prose else [prose]
-    text = [inline("; ".join([*more, last]))] if prose else []
-    return [*text, *(["", *_items(under[cut:])] if under[cut:] else [])]
+    values = ["", *_items(under[cut:])] if under[cut:] else []
+    return [inline(prose), *values] if prose else values[1:]
 
 
 def process(app, what, name, thing, options, lines: list[str]) -> None:
-    first = [*lines[:1], ""] if ITEM.match(lines[0] if lines else "") and what == "module" else []
-    lines[:] = [*map(inline, first), *convert(lines[len(first[:1]) :])]
+    lines[:] = convert(lines)
 
 
 def skip(app, what, name, member, skipped, options) -> bool | None:

@@ -38,7 +38,8 @@ class System(NamedTuple):
     """The linear system that a mode solves, I − A or its transpose, on flat vectors.
 
     inverse: b ↦ an answer, from what the solver knows of the structure; `transposed` is that of the
-    transposed system. The same for a preconditioner. start: where to begin. loop: what iterates.
+    transposed system. The same for a preconditioner.
+    start: where to begin.   loop: what iterates.
     """
 
     matvec: linear.Matvec

@@ -27,25 +27,25 @@ def directional_derivative(
     not linear in d where x is a kink, so p directions cost p times one (arXiv 2206.01730, on
     directional derivatives): take many by `jax.vmap(partial(directional_derivative, f, x))(U)`.
 
-    method="exact" runs the program of f with one-sided rules: relu′(0; v) = max(v, 0),
-        |·|′(0; v) = |v|, of several that tie the one that is largest at x + t d, of two branches of
-        a `where` or `cond` that which x + t d takes. Loops, calls and custom rules are looked into
-        (a custom rule holds one element, so a program with kinks is taken in its place), and
-        `stop_gradient` is looked through: it is the function that is differentiated. It is right
-        where f is continuous and ties are broken by the first two derivatives along d. Numbers tie
-        if they are equal as computed: `kink_report` shows a tie that rounding has broken as a tiny
-        margin. A loop that stops at a tolerance is differentiated as far as it ran. Where f jumps,
-        it is the derivative behind the jump; NaN where f is or the program meets 0/0 or 0·∞. A
-        primitive without a rule, and a custom rule in place of such a loop (a solve), raise
-        NotImplementedError with their names.
+    method="exact" runs the program of f with one-sided rules: relu′(0; v) = max(v, 0), |·|′(0; v) =
+    |v|, of several that tie the one that is largest at x + t d, of two branches of a `where` or
+    `cond` that which x + t d takes. Loops, calls and custom rules are looked into (a custom rule
+    holds one element, so a program with kinks is taken in its place), and `stop_gradient` is looked
+    through: it is the function that is differentiated. It is right where f is continuous and ties
+    are broken by the first two derivatives along d. Numbers tie if they are equal as computed:
+    `kink_report` shows a tie that rounding has broken as a tiny margin. A loop that stops at a
+    tolerance is differentiated as far as it ran. Where f jumps, it is the derivative behind the
+    jump; NaN where f is or the program meets 0/0 or 0·∞. A primitive without a rule, and a custom
+    rule in place of such a loop (a solve), raise NotImplementedError with their names.
+
     method="nearby" needs only forward-mode derivatives of f, of a solve with `direction="both"`
-        say. Shortly after x, on the way along d, f is smooth, and its derivative there tends to the
-        limit:
+    say. Shortly after x, on the way along d, f is smooth, and its derivative there tends to the
+    limit:
 
-            f′(x; d) ≈ 2 ∂f(x + t/2 d) d − ∂f(x + t d) d,
+        f′(x; d) ≈ 2 ∂f(x + t/2 d) d − ∂f(x + t d) d,
 
-        which is exact where f is affine on the piece that d enters, and otherwise up to O(t²).
-        Other kinks must be farther away than t d.
+    which is exact where f is affine on the piece that d enters, and otherwise up to O(t²). Other
+    kinks must be farther away than t d.
 
     f: from a pytree of floating-point arrays to another.
     x, direction: pytrees of one structure.   Returns what f does, in structure and shapes.

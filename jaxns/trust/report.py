@@ -17,8 +17,9 @@ from jaxns.struct import replace
 class Record(NamedTuple):
     """How one solve and its backward pass went.
 
-    steps, residual, status: as in `Solution`.   adjoint_steps, adjoint_residual,
-    adjoint_converged: as in `Probe`; NaN for a mode that has no probe (`Piggyback`).
+    steps, residual, status: as in `Solution`.
+    adjoint_steps, adjoint_residual, adjoint_converged: as in `Probe`; NaN for a mode that has no
+        probe (`Piggyback`).
     """
 
     steps: Array
