@@ -18,7 +18,7 @@ extensions = [
     "plain_docstrings",
     "complete",
 ]
-exclude_patterns = ["_build", "_ext", "_static", "jupyter_execute"]
+exclude_patterns = ["_build", "_ext", "_figures", "_static", "jupyter_execute"]
 
 # Notebooks are stored with their figures, and run by the test suite, as code blocks are.
 nb_execution_mode = "off"

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import architecture_figure
+import numpy as np
 import pytest
 from test_architecture import FILES, name_of, public_modules, room
 
@@ -15,7 +16,7 @@ import jaxns
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-sys.path.insert(0, str(DOCS / "_ext"))
+sys.path[:0] = [str(DOCS / "_ext"), str(DOCS / "_figures")]
 
 plain_docstrings = importlib.import_module("plain_docstrings")
 
@@ -126,3 +127,16 @@ def test_the_arrows_are_drawn_as_they_are():
 def test_docstrings_become_markup(plain, marked):
     found = [line.rstrip("\n") for line in plain_docstrings.convert(plain.splitlines())]
     assert [line for line in found if line] == [line for line in marked if line]
+
+
+@pytest.mark.slow
+def test_the_figure_of_precision_is_drawn_by_its_script(tmp_path):
+    pytest.importorskip("matplotlib").use("agg")
+    precision = importlib.import_module("precision")
+    precision.draw(np.array([1e2]), tmp_path / "precision.png")
+    assert (tmp_path / "precision.png").stat().st_size > 10_000
+    X, y = precision.data(1e2)
+    for value, wanted in zip(
+        precision.found(X, y, np.float64, jaxns.Newton()), precision.exact(X, y), strict=True
+    ):
+        assert np.allclose(value, wanted, rtol=1e-10)
