@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 sys.path[:0] = [str(DOCS / "_ext"), str(DOCS / "_figures")]
 
+pages = importlib.import_module("pages")
 plain_docstrings = importlib.import_module("plain_docstrings")
 
 TROUBLE = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
@@ -78,9 +79,9 @@ def test_every_message_is_explained():
 
 def test_every_public_name_is_on_a_page_of_the_api():
     """Packages by `automodule`, which follows `__all__`; the names of jaxns itself one by one."""
-    pages = "\n".join(page.read_text(encoding="utf-8") for page in (DOCS / "api").glob("*.md"))
-    whole = set(re.findall(r"^\.\. automodule:: (\S+)$", pages, re.MULTILINE))
-    single = set(re.findall(r"^\.\. auto(?!module)\w+:: jaxns\.(\w+)$", pages, re.MULTILINE))
+    api = "\n".join(page.read_text(encoding="utf-8") for page in (DOCS / "api").glob("*.md"))
+    whole = set(re.findall(r"^\.\. automodule:: (\S+)$", api, re.MULTILINE))
+    single = set(re.findall(r"^\.\. auto(?!module)\w+:: jaxns\.(\w+)$", api, re.MULTILINE))
     assert set(public_modules()) - {"jaxns"} <= whole
     covered = {id(getattr(m, n)) for m in map(importlib.import_module, whole) for n in names(m)}
     modules = {importlib.import_module(name) for name in whole}
@@ -100,6 +101,15 @@ def test_every_paper_that_the_code_cites_is_in_the_bibliography():
     assert len(cited) > 30
     bibliography = (DOCS / "bibliography.md").read_text(encoding="utf-8")
     assert not {i for i in cited if f"https://doi.org/10.48550/arXiv.{i})" not in bibliography}
+
+
+def test_every_page_has_its_place_in_the_navigation():
+    tree = pages.toctrees((DOCS / "index.md").read_text(encoding="utf-8"))
+    found = re.findall(r"^(?:\.\./)?(\S+\.(?:md|ipynb))$", tree, re.MULTILINE)
+    pages_there_are = [*DOCS.glob("*.md"), *DOCS.glob("recipes/*.md")]
+    notebooks = [f"notebooks/{file.name}" for file in (ROOT / "notebooks").glob("*.ipynb")]
+    names = [page.relative_to(DOCS).as_posix() for page in pages_there_are]
+    assert {*names, *notebooks} - {"index.md"} == set(found) - {"api/index.md"}
 
 
 def test_the_arrows_are_drawn_as_they_are():
