@@ -66,6 +66,18 @@ ARROWS: dict[str, set[str]] = {
         "taylor",
         "kernels",
     },
+    "compat": CARRIERS
+    | {
+        "closure",
+        "operators",
+        "linear",
+        "fixed_point",
+        "modes",
+        "solve",
+        "functions",
+        "problems",
+        "solvers",
+    },
     "experiments": EVERYTHING,
     "cli": set(),  # the command line, jaxns_cli, is a package beside
     "__main__": set(),
