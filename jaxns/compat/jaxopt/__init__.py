@@ -7,7 +7,15 @@ runs programs written for JAXopt; `install()` lets those that say `import jaxopt
 
 from jaxns.compat.jaxopt import base, implicit_diff, loop
 from jaxns.compat.jaxopt.alias import install
+from jaxns.compat.jaxopt.anderson import AndersonAcceleration
+from jaxns.compat.jaxopt.anderson_wrapper import AndersonWrapper
 from jaxns.compat.jaxopt.base import ConvergenceWarning, OptStep
+from jaxns.compat.jaxopt.block_cd import BlockCoordinateDescent
+from jaxns.compat.jaxopt.fixed_point_iteration import FixedPointIteration
+from jaxns.compat.jaxopt.gradient_descent import GradientDescent
+from jaxns.compat.jaxopt.mirror_descent import MirrorDescent
+from jaxns.compat.jaxopt.projected_gradient import ProjectedGradient
+from jaxns.compat.jaxopt.proximal_gradient import ProximalGradient
 
 __all__ = [
     # modules
@@ -15,6 +23,14 @@ __all__ = [
     "implicit_diff",
     "loop",
     # solvers
+    "AndersonAcceleration",
+    "AndersonWrapper",
+    "BlockCoordinateDescent",
+    "FixedPointIteration",
+    "GradientDescent",
+    "MirrorDescent",
+    "ProjectedGradient",
+    "ProximalGradient",
     "OptStep",
     # what JAXopt has not
     "ConvergenceWarning",

@@ -20,6 +20,7 @@ from jaxns import tree, validate
 from jaxns.closure import hoist
 from jaxns.compat.jaxopt import implicit_diff, loop
 from jaxns.compat.jaxopt.composite_linear import CompositeLinearFunction, LinearOperator
+from jaxns.compat.jaxopt.flagged import ConvergenceWarning, Worth, flagged
 from jaxns.fixed_point import Iteration, Status, Stop, iterate
 from jaxns.modes import Piggyback
 from jaxns.struct import struct
@@ -38,11 +39,8 @@ __all__ = [
 ]
 
 AutoOrBoolean = str | bool
+ArrayPair = tuple[Array, Array]
 NUM_EVAL_DTYPE = "int32"
-
-
-class ConvergenceWarning(UserWarning):
-    """A run ended without reaching `tol`."""
 
 
 class OptStep(NamedTuple):
@@ -85,9 +83,10 @@ class IterativeSolver(Solver):
     maxiter, tol, implicit_diff, implicit_diff_solve, jit, unroll, verbose: as in JAXopt, except
         that `unroll="auto"` and `False` reverse the steps that ran, by `Piggyback`, where
         `unroll=True` scans over `maxiter` steps (which has second derivatives too).
-    on_failure: what the derivative of a run is that did not reach `tol`: "nan" (the default), or
-        "ignore" for what the formula gives at the last iterate. The run itself always returns its
-        last iterate, with `state.status` (where the state has that field) saying how it ended.
+    on_failure: about a run that did not reach `tol`. It always returns its last iterate, with
+        `state.status` (where the state has that field) saying how it ended. "warn" (the default):
+        a `ConvergenceWarning`, also inside `jit` where a derivative is asked for; "nan": every
+        derivative of the result is NaN too; "ignore": nothing is said.
     """
 
     maxiter: Any
@@ -96,7 +95,7 @@ class IterativeSolver(Solver):
     unroll: AutoOrBoolean = "auto"
     implicit_diff: bool = True
     implicit_diff_solve: Callable | None = None
-    on_failure: str = "nan"
+    on_failure: str = "warn"
 
     @abc.abstractmethod
     def init_state(self, init_params: Any, *args: Any, **kwargs: Any) -> Any: ...
@@ -105,7 +104,7 @@ class IterativeSolver(Solver):
     def update(self, params: Any, state: Any, *args: Any, **kwargs: Any) -> OptStep: ...
 
     def __post_init__(self) -> None:
-        validate.choice("on_failure", self.on_failure, ("nan", "ignore"))
+        validate.choice("on_failure", self.on_failure, ("warn", "nan", "ignore"))
         if self.jit:
             self.update = jax.jit(self.update)
 
@@ -118,20 +117,18 @@ class IterativeSolver(Solver):
         start = jax.tree.map(jnp.asarray, init_params)
         still = lax.stop_gradient if implicit else lambda values: values
         step, hidden = self._iterated(*still((start, given)))
-        status = self._judged(step)
         params, state = step
-        ok = status.ok | (self.on_failure == "ignore")
+        status, worth = self._judged(*lax.stop_gradient(step))
         if implicit and _is_traced((given, hidden)):
-            state = lax.stop_gradient(state)
+            params, state = lax.stop_gradient(step)
 
             def residual(params, given):
                 args, kwargs = given
                 return self._residual(params, state, *args, **kwargs)
 
             solve = self.implicit_diff_solve
-            params = implicit_diff.differentiable(residual, params, given, solve, ok)
-        if not implicit:
-            params = implicit_diff.flagged(params, ok)
+            params = implicit_diff.differentiable(residual, params, given, solve)
+        params = flagged(params, worth)
         if hasattr(state, "status"):
             state = state._replace(status=status)
         return OptStep(params, state)
@@ -194,20 +191,28 @@ class IterativeSolver(Solver):
             jit=True,
         )
 
-    def _judged(self, step: OptStep) -> Status:
-        """How the run ended; a warning where that can be seen."""
-        params, state = lax.stop_gradient(step)
+    def _status(self, error: Any) -> Status:
+        """For the state after an update."""
+        done = jnp.asarray(error) <= self.tol
+        return Status(jnp.where(done, Status.CONVERGED.code, Status.RUNNING.code).astype(jnp.int32))
+
+    def _judged(self, params: Tree, state: Any) -> tuple[Status, Worth]:
+        """How the run ended, and what its derivative is worth."""
         unsound = jnp.isnan(state.error) | ~jnp.isfinite(tree.norm(params))
         tests = [unsound, state.error <= self.tol]
         codes = [Status.DIVERGED.code, Status.CONVERGED.code]
         status = Status(jnp.select(tests, codes, Status.MAX_STEPS.code).astype(jnp.int32))
-        if validate.is_known(status.code) and not bool(status.ok):
-            message = (
-                f"{type(self).__name__} {status} with error {state.error} > tol = {self.tol}; "
-                f"derivatives of this solution are NaN unless on_failure='ignore'"
-            )
-            warnings.warn(message, ConvergenceWarning, stacklevel=3)
-        return status
+        message = (
+            f"{type(self).__name__} did not reach tol = {self.tol}: derivatives of its result may "
+            "be far off; raise maxiter, loosen tol, or choose on_failure='nan' or 'ignore'"
+        )
+        if validate.is_known(status.code):
+            if not bool(status.ok) and self.on_failure != "ignore":
+                warnings.warn(f"{message} ({status})", ConvergenceWarning, stacklevel=3)
+            message = ""
+        message = "" if self.on_failure == "ignore" else message
+        factor = jnp.where(status.ok, 1, jnp.nan) if self.on_failure == "nan" else 1.0
+        return status, Worth(status.ok, factor, message)
 
 
 class StochasticSolver(IterativeSolver):
@@ -274,12 +279,13 @@ def _is_traced(values: Any) -> bool:
 def _settled(update: Callable[[OptStep], OptStep], step: OptStep) -> OptStep:
     """The start in the types that `update` keeps; zeros for what only it can fill in."""
     after = jax.eval_shape(update, step)
-    return OptStep(*(_like(b, a) for b, a in zip(step, after, strict=True)))
+    return OptStep(*(like(b, a) for b, a in zip(step, after, strict=True)))
 
 
-def _like(before: Any, after: Any) -> Any:
+def like(before: Any, after: Any) -> Any:
+    """`before` in the structure, types and shapes of `after`; zeros for what it lacks."""
     if isinstance(after, tuple) and hasattr(after, "_fields") and isinstance(before, type(after)):
-        return type(after)(*map(_like, before, after))
+        return type(after)(*map(like, before, after))
     if jax.tree.structure(before) != jax.tree.structure(after):
         return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), after)
     return jax.tree.map(

@@ -105,49 +105,31 @@ def differentiable(
     sol: Tree,
     args: Any,
     solve: Solve | None = None,
-    ok: Any = True,
 ) -> Tree:
     """`sol`, with the derivative of a root of optimality_fun(x, args) in `args`.
 
-    Arrays in the closure of `optimality_fun` count like `args`. The derivative is NaN unless `ok`.
+    Arrays in the closure of `optimality_fun` count like `args`.
     """
     sol = lax.stop_gradient(sol)
     explicit, hidden = hoist(optimality_fun, sol, args)
-    return _root(explicit, solve, (hidden, args), sol, jnp.asarray(ok))
+    return _root(explicit, solve, (hidden, args), sol)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _root(explicit: Callable, solve: Solve | None, theta: Any, sol: Tree, ok: Array) -> Tree:
+def _root(explicit: Callable, solve: Solve | None, theta: Any, sol: Tree) -> Tree:
     return sol
 
 
 @_root.defjvp
 def _(explicit, solve, primals, tangents):
-    theta, sol, ok = primals
-    sol = _root(explicit, solve, theta, sol, ok)  # to be differentiated again
+    theta, sol = primals
+    sol = _root(explicit, solve, theta, sol)  # to be differentiated again
 
     def F(x, theta):
         hidden, args = theta
         return explicit(hidden, x, args)
 
-    change = root_jvp(F, sol, (theta,), (tangents[0],), solve)
-    return sol, _unless(ok, change)
-
-
-@jax.custom_jvp
-def flagged(x: Tree, ok: Any) -> Tree:
-    """`x`; its derivative is NaN unless `ok`."""
-    return x
-
-
-@flagged.defjvp
-def _(primals, tangents):
-    x, ok = primals
-    return flagged(x, ok), _unless(ok, tangents[0])
-
-
-def _unless(ok: Array, tangent: Tree) -> Tree:
-    return jax.tree.map(lambda t: t * jnp.where(ok, 1, jnp.nan).astype(t.dtype), tangent)
+    return sol, root_jvp(F, sol, (theta,), (tangents[0],), solve)
 
 
 def custom_root(
