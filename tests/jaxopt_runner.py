@@ -43,13 +43,10 @@ def line_searches() -> None:
         state: Any
 
     class IterativeLineSearch(base.IterativeSolver):
-        def run(
-            self, init_stepsize, params, value=None, grad=None, direction=None, *given, **named
-        ):
-            fun_args = given[0] if given else named.get("fun_args", [])
-            fun_kwargs = given[1] if len(given) > 1 else named.get("fun_kwargs", {})
-            direction = named.get("descent_direction", direction)
-            arguments = params, value, grad, direction, fun_args, fun_kwargs
+        def run(self, init_stepsize, params, value=None, grad=None, *given, **named):
+            rest = {"descent_direction": None, "fun_args": [], "fun_kwargs": {}}
+            rest |= dict(zip(rest, given, strict=False)) | named
+            arguments = params, value, grad, *rest.values()
             start = self.init_state(init_stepsize, *arguments)
             return loop.while_loop(
                 lambda step: step.state.error > self.tol,
@@ -65,6 +62,23 @@ def line_searches() -> None:
 
     base.LineSearchStep, base.IterativeLineSearch = LineSearchStep, IterativeLineSearch
     base.IterativeSolver._get_unroll_option = IterativeLineSearch._get_unroll_option
+    base._make_funs_without_aux = without_aux
+
+
+def without_aux(fun: Any, value_and_grad: Any, has_aux: bool) -> tuple:
+    """The same functions as the base classes have, without aux."""
+    base = importlib.import_module("jaxns.compat.jaxopt.base")
+    value, gradient, both = base._make_funs_with_aux(fun, value_and_grad, has_aux)
+
+    def value_and_gradient(*args, **kwargs):
+        (value, _), gradient = both(*args, **kwargs)
+        return value, gradient
+
+    return (
+        lambda *a, **k: value(*a, **k)[0],
+        lambda *a, **k: gradient(*a, **k)[0],
+        value_and_gradient,
+    )
 
 
 class Outcomes(unittest.TextTestResult):

@@ -32,7 +32,8 @@ class AndersonState(NamedTuple):
 class AndersonAcceleration(base.IterativeSolver):
     """Extrapolate from the last `history_size` values of fixed_point_fun, safeguarded.
 
-    ridge: relative to the largest residual remembered.   beta: the map is z + beta (T(z) − z).
+    ridge: relative to the largest residual ρ remembered: (ridge ρ)² ‖α‖² is added to ‖Σ αᵢ rᵢ‖².
+    beta: the map is z + beta (T(z) − z).
     mixing_frequency: extrapolate after so many plain steps. The other options are JAXopt's.
     """
 
@@ -69,7 +70,7 @@ class AndersonAcceleration(base.IterativeSolver):
 
     def update(self, params: Tree, state: AndersonState, *args: Any, **kwargs: Any) -> base.OptStep:
         image, aux = self._image(state.point, *args, **kwargs)
-        error = tree.norm(tree.sub(image, state.point))
+        error = base.distance(image, state.point)
         point, memory, _ = extrapolate(state.point, image, state, self)
         state = AndersonState(
             iter_num=state.iter_num + 1,
@@ -130,4 +131,4 @@ def extrapolate(z: Tree, image: Tree, state: Any, options: Any) -> tuple[Tree, M
 
 
 def _anderson(image: Tree, options: Any) -> Anderson:
-    return Anderson(_Evaluated(image), options.history_size, options.ridge)
+    return Anderson(_Evaluated(image), options.history_size, options.ridge**2)

@@ -215,6 +215,11 @@ class IterativeSolver(Solver):
         return status, Worth(status.ok, factor, message)
 
 
+def distance(x: Tree, y: Tree) -> Array:
+    """‖x − y‖₂, of which no derivative is taken: it has none where the iteration has arrived."""
+    return tree.norm(lax.stop_gradient(tree.sub(x, y)))
+
+
 class StochasticSolver(IterativeSolver):
     """A solver whose `update` takes a batch of data, by the name `data`."""
 

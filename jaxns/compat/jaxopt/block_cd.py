@@ -95,7 +95,7 @@ class BlockCoordinateDescent(base.IterativeSolver):
 
         start = (params, state.predictions, state.subfun_g)
         x, predictions, slope = lax.fori_loop(0, p, visit, start)
-        error = jnp.linalg.norm(x - params)
+        error = base.distance(x, params)
         state = BlockCDState(
             iter_num=state.iter_num + 1,
             error=error,

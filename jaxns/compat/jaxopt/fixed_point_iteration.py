@@ -47,7 +47,7 @@ class FixedPointIteration(base.IterativeSolver):
         self, params: Tree, state: FixedPointState, *args: Any, **kwargs: Any
     ) -> base.OptStep:
         image, aux = self._image(params, *args, **kwargs)
-        error = tree.norm(tree.sub(image, params))
+        error = base.distance(image, params)
         state = FixedPointState(
             state.iter_num + 1, error, aux, state.num_fun_eval + 1, self._status(error)
         )

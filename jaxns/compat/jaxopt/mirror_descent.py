@@ -81,7 +81,7 @@ class MirrorDescent(base.IterativeSolver):
         stepsize = self._stepsize(state.iter_num)
         gradient, aux = self._grad_with_aux(params, *args, **kwargs)
         image = self.projection_grad(params, gradient, stepsize, hyperparams_proj)
-        error = (tree.norm(tree.sub(image, params)) / stepsize).astype(state.error.dtype)
+        error = (base.distance(image, params) / stepsize).astype(state.error.dtype)
         state = MirrorDescentState(
             state.iter_num + 1,
             error,

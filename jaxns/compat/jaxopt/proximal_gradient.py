@@ -114,7 +114,7 @@ class ProximalGradient(base.IterativeSolver):
         y_next, after = solver.advance(problem, y, before)
         real = state.error.dtype
         alpha = jnp.asarray(after.stepsize if searches else alpha, real)
-        error = (tree.norm(tree.sub(after.image, y)) / alpha).astype(real)
+        error = (base.distance(after.image, y) / alpha).astype(real)
         state = ProxGradState(
             iter_num=state.iter_num + 1,
             stepsize=alpha,
