@@ -1,7 +1,10 @@
-"""Run a test file of JAXopt's with `jaxns.compat.jaxopt` under its name: `CLONE FILE.py [TESTS]`.
+"""Run a test file of JAXopt's with `jaxns.compat.jaxopt` under its name.
 
-What this package has not (the solvers that have another home, and the utilities of the tests) comes
-from the clone, and runs on our base classes. The last line printed is a JSON object of outcomes.
+    python jaxopt_runner.py CLONE FILE.py MODULES [TESTS]
+
+MODULES, with commas between them, are those that must be ours. What this package has not (the
+solvers that have another home, and the utilities of the tests) comes from the clone, and runs on
+our base classes. The last line printed is a JSON object of outcomes.
 """
 
 import ast
@@ -104,13 +107,16 @@ class Outcomes(unittest.TextTestResult):
         self._failed(test, err)
 
 
-def main(clone: Path, file: str, names: list[str]) -> None:
+def main(clone: Path, file: str, ours: list[str], names: list[str]) -> None:
     from absl import flags
 
     import jaxns.compat.jaxopt
 
     flags.FLAGS([file])
     jaxns.compat.jaxopt.install()
+    for name in ours:
+        module = importlib.import_module(f"jaxopt._src.{name}")
+        assert module.__name__ == f"jaxns.compat.jaxopt.{name}", f"{name} is not ours"
     line_searches()
     fill_in(clone)
     spec = importlib.util.spec_from_file_location(Path(file).stem, clone / "tests" / file)
@@ -126,4 +132,4 @@ def main(clone: Path, file: str, names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3].split(","), sys.argv[4:])

@@ -165,7 +165,7 @@ def custom_root(
             sol = differentiable(lambda x, arrays: F(x, rest(arrays)), sol, arrays, solve)
             if not has_aux:
                 return sol
-            parts = (sol, *lax.stop_gradient(more))
+            parts = (sol, *_still(more))
             return type(result)._make(parts) if hasattr(result, "_make") else type(result)(parts)  # pyright: ignore
 
         return wrapped

@@ -5,13 +5,15 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
-from jaxns import tree
+from jaxns import tree, validate
 from jaxns.compat.jaxopt import base
 from jaxns.fixed_point import Status
 from jaxns.solvers import ForwardBackward
 from jaxns.solvers.momentum import Momentum
+from jaxns.struct import replace
 from jaxns.tree import Tree
 
 
@@ -47,6 +49,10 @@ def _prox_none(x: Tree, hyperparams: Any = None, scaling: Any = 1.0) -> Tree:
     return x
 
 
+def _with_stepsize(alpha: Any, acceleration: bool = False) -> ForwardBackward:
+    return replace(ForwardBackward(acceleration=acceleration), stepsize=alpha)
+
+
 @dataclasses.dataclass(eq=False)
 class ProximalGradient(base.IterativeSolver):
     """Minimise fun(x, *args, **kwargs) + g(x, hyperparams_prox), with momentum and restarts.
@@ -78,6 +84,8 @@ class ProximalGradient(base.IterativeSolver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        fixed = callable(self.stepsize) or not validate.is_known(self.stepsize)
+        self._searches = not fixed and bool(np.asarray(self.stepsize) <= 0)
         self._value_with_aux, _, self._value_and_grad_with_aux = base._make_funs_with_aux(
             self.fun, self.value_and_grad, self.has_aux
         )
@@ -107,8 +115,8 @@ class ProximalGradient(base.IterativeSolver):
     ) -> base.OptStep:
         problem = self._problem(hyperparams_prox, args, kwargs)
         alpha = self.stepsize(state.iter_num) if callable(self.stepsize) else self.stepsize
-        searches = not callable(self.stepsize) and self.stepsize <= 0
-        solver = ForwardBackward(None if searches else alpha, self.acceleration)
+        searches = self._searches
+        solver = _with_stepsize(None if searches else alpha, self.acceleration)
         y = state.velocity if self.acceleration else params
         before = Momentum(params, state.t, state.stepsize if searches else None)
         y_next, after = solver.advance(problem, y, before)
@@ -137,7 +145,7 @@ class ProximalGradient(base.IterativeSolver):
 
     def _residual(self, params: Tree, state: Any, *args: Any, **kwargs: Any) -> Tree:
         problem = self._located(*args, **kwargs)
-        return tree.sub(params, ForwardBackward(state.stepsize).step(problem, params))
+        return tree.sub(params, _with_stepsize(state.stepsize).step(problem, params))
 
     def _located(self, hyperparams_prox: Any = None, *args: Any, **kwargs: Any) -> _Problem:
         return self._problem(hyperparams_prox, args, kwargs)
