@@ -423,6 +423,9 @@ assert jaxopt.implicit_diff.custom_root is ours.implicit_diff.custom_root
 
 
 def test_bad_arguments_are_named():
+    with pytest.raises(AttributeError, match=r"'LBFGS': use jaxns\.LBFGS"):
+        _ = jaxopt.LBFGS
+    assert not hasattr(jaxopt, "NoSuchSolver")
     with pytest.raises(AttributeError, match="CompositeLinearFunction"):
         jaxopt.BlockCoordinateDescent(f, prox_lasso)
     with pytest.raises(ValueError, match="history_size"):

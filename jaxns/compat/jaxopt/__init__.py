@@ -5,7 +5,9 @@
 runs programs written for JAXopt; `install()` lets those that say `import jaxopt` find it too.
 """
 
-from jaxns.compat.jaxopt import base, implicit_diff, loop
+from typing import NoReturn
+
+from jaxns.compat.jaxopt import base, elsewhere, implicit_diff, loop
 from jaxns.compat.jaxopt.alias import install
 from jaxns.compat.jaxopt.anderson import AndersonAcceleration
 from jaxns.compat.jaxopt.anderson_wrapper import AndersonWrapper
@@ -36,3 +38,7 @@ __all__ = [
     "ConvergenceWarning",
     "install",
 ]
+
+
+def __getattr__(name: str) -> NoReturn:
+    elsewhere.refuse(name)
