@@ -107,7 +107,7 @@ class MirrorDescent(base.IterativeSolver):
         return self._change(sol, 1.0, hyperparams_proj, args, kwargs)
 
     def _residual(
-        self, params: Tree, state: Any, hyperparams_proj: Any, *args: Any, **kwargs: Any
+        self, params: Tree, state: Any, hyperparams_proj: Any = None, *args: Any, **kwargs: Any
     ) -> Tree:
         stepsize = self._stepsize(jnp.maximum(state.iter_num - 1, 0))
         return tree.scale(-1, self._change(params, stepsize, hyperparams_proj, args, kwargs))
