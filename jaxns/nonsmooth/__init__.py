@@ -1,4 +1,4 @@
-"""Derivatives where there is none: elements that one chooses, one-sided derivatives, samples.
+"""Derivatives where there is none: elements that one chooses, one-sided derivatives, noise.
 
 At a kink a program returns one element of a conservative derivative (arXiv 2206.00457). Which one
 is a convention, that of docs/kinks.md; here it can be chosen, and the others can be looked at.
@@ -18,6 +18,7 @@ from jaxns.nonsmooth.elementary import (
     relu6,
     soft_threshold,
 )
+from jaxns.nonsmooth.perturbed import Gumbel, Normal, perturbed, perturbed_max
 from jaxns.nonsmooth.report import KinkReport, is_kink, kink_report
 from jaxns.nonsmooth.samples import sample_conservative_jacobians, sample_jacobians
 from jaxns.nonsmooth.ties import maxpool, sort
@@ -39,6 +40,11 @@ __all__ = [
     "directional_derivative",
     "sample_jacobians",
     "sample_conservative_jacobians",
+    # derivatives of the mean under noise
+    "Gumbel",
+    "Normal",
+    "perturbed",
+    "perturbed_max",
     # where the kinks are
     "KinkReport",
     "is_kink",
