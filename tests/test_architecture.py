@@ -75,6 +75,7 @@ ARROWS: dict[str, set[str]] = {
         "modes",
         "solve",
         "functions",
+        "nonsmooth",
         "problems",
         "solvers",
     },
