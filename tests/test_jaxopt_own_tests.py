@@ -49,9 +49,14 @@ EXPECTED: dict[str, dict[str, str]] = {
     "anderson_test.py": {
         "AndersonAccelerationTest.test_residuals_minimizer": f"{PRIVATE}, minimize_residuals",
     },
-    "common_test.py": {
-        "CommonTest.test_jit_with_or_without_verbose0": "wants a line from BoxOSQP, whose interior "
-        "point method prints none",
+    "eq_qp_test.py": {
+        "EqualityConstrainedQPTest.test_example_from_doc": "wants a closure to raise under grad",
+        "EqualityConstrainedQPTest.test_qp_eq_only": "a difference quotient in float32 is off by "
+        "1.06e-3, and 1e-3 is allowed; passes in float64",
+        "EqualityConstrainedQPTest.test_qp_eq_with_init": "the same",
+    },
+    "osqp_test.py": {
+        "BoxOSQPTest.test_jacobi_preconditioner": f"{PRIVATE}, _eq_qp_solve_impl",
     },
     "projected_gradient_test.py": {
         "ProjectedGradientTest.test_n_calls": "counts 10 steps from a start that is the solution: "
