@@ -250,6 +250,7 @@ def test_a_program_of_each_form_has_the_solution_of_cvxpy():
     jax.tree.map(lambda a, b: close(a, b, atol=1e-12), traced.params, solved.params)
 
 
+@pytest.mark.slow
 def test_functions_and_trees_make_the_same_program():
     x0 = {"a": jnp.zeros(2), "b": jnp.zeros(())}
 
@@ -307,6 +308,7 @@ def test_programs_without_solution_have_a_status_and_no_numbers(compiled):
                 qp.run(None, objective_, (A, b), constraints)
 
 
+@pytest.mark.slow
 def test_equality_constraints_may_repeat_and_may_be_none():
     qp = jaxopt.EqualityConstrainedQP()
     twice = jnp.concatenate([A, 2 * A]), jnp.concatenate([b, 2 * b])

@@ -4,6 +4,7 @@ All are solved by `jaxns.InteriorPoint`, to rounding level, and differentiated o
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -44,9 +45,16 @@ class Rows(NamedTuple):
     like: Tree
 
     def values(self, bound: Tree) -> Array:
-        """A bound on the values, which may be one number for a leaf, as a vector."""
-        spread = jax.tree.map(lambda b, z: jnp.broadcast_to(b, z.shape), floats(bound), self.like)
-        return ravel_pytree(spread)[0]
+        """A bound on the values, which may be one number for a leaf, as a vector.
+
+        One that is known stays known inside `jit`.
+        """
+        known = all(map(validate.is_known, jax.tree.leaves(bound)))
+        with jax.ensure_compile_time_eval() if known else nullcontext():
+            spread = jax.tree.map(
+                lambda b, z: jnp.broadcast_to(b, z.shape), floats(bound), self.like
+            )
+            return ravel_pytree(spread)[0]
 
 
 def rows(matvec: Callable | None, params: Any, x: Tree) -> Rows:
