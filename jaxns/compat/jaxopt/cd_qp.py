@@ -34,7 +34,7 @@ class BoxCDQP(IterativeSolver):
     implicit_diff_solve: Callable | None = None
     jit: bool = True
     unroll: AutoOrBoolean = "auto"
-    on_failure: str = "nan"
+    on_failure: str = "warn"
 
     def init_state(
         self, init_params: Array, params_obj: Any = None, params_ineq: Any = None
