@@ -290,11 +290,11 @@ def test_derivatives_of_programs_in_both_modes_also_of_closures():
 
 
 @pytest.mark.parametrize("compiled", [True, False])
-def test_programs_without_solution_have_a_status_and_no_numbers(compiled):
+def test_programs_without_solution_have_a_status_and_no_numbers(compiled, capsys):
     impossible = (jnp.array([[0.0, 1.0, 0.0], [0.0, -1.0, 0.0]]), jnp.array([0.0, -1.0]))
     falling = (0 * Q, jnp.array([0.0, -1.0, 0.0]))
     open_rows = (jnp.array([[0.0, -1.0, 0.0], [-1.0, 0.0, 0.0]]), jnp.zeros(2))
-    qp = jaxopt.OSQP(jit=compiled)
+    qp = jaxopt.OSQP(jit=compiled, verbose=True)
     for objective_, constraints, code in (
         ((Q, c), impossible, jaxopt.BoxOSQP.PRIMAL_INFEASIBLE),
         (falling, open_rows, jaxopt.BoxOSQP.DUAL_INFEASIBLE),
@@ -306,6 +306,8 @@ def test_programs_without_solution_have_a_status_and_no_numbers(compiled):
         else:
             with pytest.raises(ValueError, match="no solution"):
                 qp.run(None, objective_, (A, b), constraints)
+        jax.effects_barrier()
+        assert f"Status: {code}" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -58,7 +58,7 @@ class BoxOSQP(Solver):
     Solved to ((x, z), y, (mu, phi)), with multipliers y = mu − phi of l ≤ Ax ≤ u.
 
     maxiter: steps of the interior point method, of which some 20 do.
-    jit: False to raise `ValueError` for a program without solution.
+    jit: False to raise `ValueError` for a program without solution.   verbose: print how it ended.
     """
 
     matvec_Q: Callable | None = None  # noqa: N815
@@ -115,7 +115,7 @@ class BoxOSQP(Solver):
         of = objective(self.matvec_Q, self.fun, params_obj, x)
         of_A, l, u = self._box(of, params_eq, params_ineq)
         A = of_A.matrix
-        x, mu, phi, state = solve_box(of, A, l, u, self.maxiter, self.jit)
+        x, mu, phi, state = solve_box(of, A, l, u, self)
         y, z = mu - phi, A @ x
         params = KKTSolution(
             (of.unravel(x), of_A.unravel(z)),
@@ -188,8 +188,7 @@ class OSQP(Solver):
         of = objective(self.matvec_Q, self.fun, params_obj, x)
         (of_A, b), (of_G, h) = self._constraints(of, params_eq, params_ineq)
         A, G = (None if part is None else part.matrix for part in (of_A, of_G))
-        options = self._options
-        solution, state = solve_program(of, A, b, G, h, options.maxiter, options.jit)
+        solution, state = solve_program(of, A, b, G, h, self._options)
         x, _, z, y = solution.x
         dual_eq = None if of_A is None else of_A.unravel(y)
         dual_ineq = None if of_G is None else of_G.unravel(z)

@@ -6,7 +6,7 @@ All are solved by `jaxns.InteriorPoint`, to rounding level, and differentiated o
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -113,13 +113,21 @@ def check_functions(matvec_Q: Any, fun: Any) -> None:
         raise ValueError("matvec_Q and fun exclude each other: both say what the objective is")
 
 
-def solve_program(
-    of: Objective, A: Any, b: Any, G: Any, h: Any, maxiter: Any, jit: bool
-) -> tuple[Solution, QPState]:
-    """min ½ xᵀQx + cᵀx subject to Ax = b, Gx ≤ h; NaN where that was not solved.
+class Options(Protocol):
+    """maxiter: steps at most.   jit: False to raise `ValueError` for a program without solution.
 
-    Raises `ValueError` for one without a solution if jit is False.
+    verbose: print how it ended.
     """
+
+    maxiter: int
+    jit: bool
+    verbose: bool | int
+
+
+def solve_program(
+    of: Objective, A: Any, b: Any, G: Any, h: Any, options: Options
+) -> tuple[Solution, QPState]:
+    """min ½ xᵀQx + cᵀx subject to Ax = b, Gx ≤ h; NaN where that was not solved."""
     dtype = jnp.result_type(*(part for part in (of.Q, of.c, A, b, G, h) if part is not None))
     Q, c, A, b, G, h = (
         None if part is None else part.astype(dtype) for part in (of.Q, of.c, A, b, G, h)
@@ -128,16 +136,19 @@ def solve_program(
         QuadraticProgram(Q, c, A, b, G, h),
         InteriorPoint(),
         mode=Implicit(direction="both"),
-        stop=Stop(max_steps=maxiter, on_failure="nan"),
+        stop=Stop(max_steps=options.maxiter, on_failure="nan"),
     )
     status = _code(solution.status)
-    if not jit and validate.is_known(status) and int(status) >= DUAL_INFEASIBLE:
+    state = QPState(solution.steps, solution.residual, status)
+    if options.verbose:
+        jax.debug.print("InteriorPoint: Iter: {} Error (relative residual): {} Status: {}", *state)
+    if not options.jit and validate.is_known(status) and int(status) >= DUAL_INFEASIBLE:
         raise ValueError(f"the quadratic program has no solution: InteriorPoint {solution.status}")
-    return solution, QPState(solution.steps, solution.residual, status)
+    return solution, state
 
 
 def solve_box(
-    of: Objective, A: Array, l: Array, u: Array, maxiter: Any, jit: bool
+    of: Objective, A: Array, l: Array, u: Array, options: Options
 ) -> tuple[Array, Array, Array, QPState]:
     """min ½ xᵀQx + cᵀx subject to l ≤ Ax ≤ u: x, and the multipliers of Ax ≤ u and of Ax ≥ l."""
     if validate.is_known(l) and validate.is_known(u):
@@ -145,7 +156,7 @@ def solve_box(
         equal = lower == upper
         above, below = np.isfinite(upper) & ~equal, np.isfinite(lower) & ~equal
         G, h = jnp.concatenate([A[above], -A[below]]), jnp.concatenate([u[above], -l[below]])
-        solution, state = solve_program(of, A[equal], l[equal], G, h, maxiter, jit)
+        solution, state = solve_program(of, A[equal], l[equal], G, h, options)
         x, _, z, y = solution.x
         of_upper, of_lower = jnp.split(z, [above.sum()])
         none = jnp.zeros_like(l)
@@ -166,7 +177,7 @@ def solve_box(
     G = jnp.pad(jnp.where(equal[:, None], 0, A), ((0, 0), (0, m)))
     h = jnp.where(jnp.tile(equal, 2), jnp.inf, jnp.concatenate([u, -l]))
     G = jnp.concatenate([G, -G])
-    solution, state = solve_program(padded, equations, right, G, h, maxiter, jit)
+    solution, state = solve_program(padded, equations, right, G, h, options)
     x, _, z, y = solution.x
     of_upper, of_lower = jnp.split(z, 2)
     mu = jnp.where(equal, jnp.where(y > 0, y, 0), of_upper)
