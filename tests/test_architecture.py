@@ -47,6 +47,8 @@ ARROWS: dict[str, set[str]] = {
     "taylor": CARRIERS,
     "batch": CARRIERS | {"closure", "fixed_point", "modes", "solve"},
     "kernels": CARRIERS | {"linear"},
+    "adapters": CARRIERS
+    | {"linear", "fixed_point", "modes", "solve", "functions", "problems", "solvers"},
     "jaxns": {
         "_conflict",
         "divergence",
