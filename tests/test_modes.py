@@ -162,3 +162,28 @@ def test_a_mode_of_ones_own():
 
     np.testing.assert_allclose(solved(0.3, Detached()), exact(0.3))
     assert jax.grad(lambda t: solved(t, Detached()))(0.3) == 0
+
+
+def test_a_compiled_solve_used_twice_in_one_gradient():
+    """… and differentiated with respect to other arguments each time: none of them is lost."""
+
+    def of_both(t, f):
+        fixed = jnp.ones(P)
+        return f(t * fixed, t) + f(fixed, t)
+
+    def ridge(r, t):
+        return jnp.sum(jnp.linalg.solve(H + jnp.exp(t) * jnp.eye(P), r) ** 3)
+
+    expected = jax.grad(of_both)(0.3, ridge)
+    for name in ("Implicit", "Piggyback"):
+
+        def solution(r, t, mode=MODES[name]):
+            def F(z, theta):
+                r, t = theta
+                return z - STEP * (H @ z - r + jnp.exp(t) * z)
+
+            z = jaxns.fixed_point(F, jnp.zeros(P), (r, t), mode=mode, stop=STRICT).x
+            return jnp.sum(z**3)
+
+        found = jax.grad(of_both)(0.3, jax.jit(solution))
+        np.testing.assert_allclose(found, expected, rtol=1e-9, err_msg=name)

@@ -304,11 +304,12 @@ def _reverse(task: _Task, leaves: list, z0: Tree, stop: Stop) -> Run:
 def _forward_pass(task: _Task, leaves: list, z0: Tree, stop: Stop):
     selection, (leaves, z0, stop) = unwrap(leaves, z0, stop)
     run, tape = _record(task, leaves, z0, stop)
-    return forward_only(run, _TWICE), (selection, leaves, z0, run, tape)
+    return forward_only(run, _TWICE), (selection.save(), leaves, z0, run, tape)
 
 
 def _backward_pass(task: _Task, saved: tuple, cotangent: Run):
-    selection, *rest = saved
+    selected, *rest = saved
+    selection = Selection.read(selected)
     z_bar = jax.tree.map(instantiate, cotangent.image, is_leaf=is_symbolic_zero)
     grads, z0_bar = forward_only(_replay_back(task, selection, *rest, z_bar), _TWICE)
     return selection.merge(grads, [None] * selection.wanted.count(False)), z0_bar, None

@@ -72,6 +72,18 @@ class Selection:
         picked, rest = list(picked), list(rest)
         return [picked.pop(0) if yes else rest.pop(0) for yes in self.wanted]
 
+    def save(self) -> list[jax.Array]:
+        """As residuals of a forward pass, in whose shapes it is: arrays of one entry or none.
+
+        The structure of residuals must not depend on what is differentiated. A function staged by
+        `jit` has one for all its uses: that of the forward pass traced last.
+        """
+        return [jnp.zeros(int(yes), bool) for yes in self.wanted]
+
+    @classmethod
+    def read(cls, saved: list[jax.Array]) -> "Selection":
+        return cls(tuple(flag.size > 0 for flag in saved))
+
 
 def run(iteration: Iteration, theta: Any, z0: Tree, stop: Stop, mode: Any) -> Run:
     """Iterate, with `mode`'s rule attached in the direction it asks for."""
@@ -180,11 +192,12 @@ def _forward_pass(flat: _Flat, leaves: list, z0: Tree, stop: Stop, mode: Any):
     selection, (leaves, z0, stop, mode) = unwrap(leaves, z0, stop, mode)
     # The twin and not the bare loop: so the derivative can be differentiated again, both ways.
     run = _both(flat, leaves, z0, stop, mode)
-    return run, (selection, leaves, run.image, run.control, mode)
+    return run, (selection.save(), leaves, run.image, run.control, mode)
 
 
 def _backward_pass(flat: _Flat, saved: tuple, cotangent: Run):
-    selection, leaves, z, control, mode = saved
+    selected, leaves, z, control, mode = saved
+    selection = Selection.read(selected)
     z_bar = jax.tree.map(instantiate, cotangent.image, is_leaf=is_symbolic_zero)
     grads, solved, probe = _pullback(flat, selection, leaves, z, control, mode, z_bar)
     if hasattr(mode, "check"):
