@@ -28,6 +28,7 @@ myst_heading_anchors = 4
 smartquotes = False
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
+autodoc_mock_imports = ["equinox", "lineax", "nemos", "optimistix", "ott"]  # of the adapters
 add_module_names = False
 python_maximum_signature_line_length = 100
 

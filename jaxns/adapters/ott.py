@@ -20,7 +20,7 @@ from jaxns.solvers import ForwardBackward
 
 
 def transport(
-    problem: LinearProblem | geometry.Geometry, a: Array | None = None, b: Array | None = None
+    problem: "LinearProblem | geometry.Geometry", a: Array | None = None, b: Array | None = None
 ) -> Transport:
     """The same transport problem, for `jaxns.solve`.
 
@@ -59,7 +59,6 @@ def _log(mass: Array) -> Array:
     return jnp.log(jnp.where(mass > 0, mass, 1))
 
 
-@jax.tree_util.register_pytree_node_class
 class RegTICost(costs.RegTICost):
     """`ott.geometry.costs.RegTICost` whose h-transform is solved by `ForwardBackward`.
 
@@ -85,3 +84,10 @@ class RegTICost(costs.RegTICost):
             return self.h(z) - f(x - z)
 
         return value
+
+
+jax.tree_util.register_pytree_node(
+    RegTICost,
+    lambda cost: cost.tree_flatten(),
+    lambda structure, leaves: RegTICost.tree_unflatten(structure, leaves),
+)
