@@ -72,12 +72,11 @@ def reduced(
         return hessian(v) + curved(v)
 
     count = jnp.sum(support)
-    places = jnp.arange(flat.size, dtype=jnp.int32)
-    first = lax.sort(jnp.where(support, places, flat.size))  # those of the support, in order
+    places = jnp.where(support, jnp.arange(flat.size, dtype=jnp.int32), flat.size)
 
     def gathered(size, inverse=frozen.positive):
         """Solve with a matrix of `size` rows; those beyond the support are the identity's."""
-        index = first[:size]
+        index = lax.sort(places)[:size]  # those of the support, in order
         used = index < flat.size
 
         def restrict(v):
