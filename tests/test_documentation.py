@@ -15,7 +15,8 @@ import jaxns
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 CONTRIBUTING, CHANGELOG = ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"
-DOCUMENTS = [README, *sorted((ROOT / "docs").rglob("*.md"))]
+SOURCES = (file for file in (ROOT / "docs").rglob("*.md") if "_build" not in file.parts)
+DOCUMENTS = [README, *sorted(SOURCES)]
 
 
 def name_of(path: Path) -> str:

@@ -84,8 +84,9 @@ def test_every_public_name_is_on_a_page_of_the_api():
     whole = set(re.findall(r"^\.\. automodule:: (\S+)$", api, re.MULTILINE))
     single = set(re.findall(r"^\.\. auto(?!module)\w+:: jaxns\.(\w+)$", api, re.MULTILINE))
     assert set(public_modules()) - {"jaxns"} <= whole
-    covered = {id(getattr(m, n)) for m in map(importlib.import_module, whole) for n in names(m)}
-    modules = {importlib.import_module(name) for name in whole}
+    here = [name for name in whole if not name.startswith("jaxns.adapters.")]  # without packages
+    modules = {importlib.import_module(name) for name in here}
+    covered = {id(getattr(module, name)) for module in modules for name in names(module)}
     for name in set(jaxns.__all__) - single:
         thing = getattr(jaxns, name)
         assert id(thing) in covered or thing in modules, name
