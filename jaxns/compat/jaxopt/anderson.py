@@ -9,6 +9,7 @@ from jax import Array
 
 from jaxns import tree
 from jaxns.compat.jaxopt import base
+from jaxns.compat.jaxopt.fixed_point_iteration import OfMap
 from jaxns.fixed_point import Status
 from jaxns.solvers import Anderson
 from jaxns.solvers.anderson import Memory
@@ -29,7 +30,7 @@ class AndersonState(NamedTuple):
 
 
 @dataclasses.dataclass(eq=False)
-class AndersonAcceleration(base.IterativeSolver):
+class AndersonAcceleration(OfMap):
     """Extrapolate from the last `history_size` values of fixed_point_fun, safeguarded.
 
     ridge: relative to the largest residual ρ remembered: (ridge ρ)² ‖α‖² is added to ‖Σ αᵢ rᵢ‖².
@@ -84,17 +85,6 @@ class AndersonAcceleration(base.IterativeSolver):
         if self.verbose:
             self.log_info(state, "Residual norm")
         return base.OptStep(image, state)
-
-    def optimality_fun(self, params: Tree, *args: Any, **kwargs: Any) -> Tree:
-        """T(x) − x."""
-        return tree.sub(self._image(params, *args, **kwargs)[0], params)
-
-    def _residual(self, params: Tree, state: Any, *args: Any, **kwargs: Any) -> Tree:
-        return tree.scale(-1, self.optimality_fun(params, *args, **kwargs))
-
-    def _image(self, params: Tree, *args: Any, **kwargs: Any) -> Any:
-        image = self.fixed_point_fun(params, *args, **kwargs)
-        return image if self.has_aux else (image, None)
 
 
 @struct

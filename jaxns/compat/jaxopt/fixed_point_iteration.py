@@ -23,8 +23,26 @@ class FixedPointState(NamedTuple):
     status: Status
 
 
+class OfMap(base.IterativeSolver):
+    """What solvers of T(x) = x share.   fixed_point_fun: T, or (T, aux) if `has_aux`."""
+
+    fixed_point_fun: Callable
+    has_aux: bool
+
+    def optimality_fun(self, params: Tree, *args: Any, **kwargs: Any) -> Tree:
+        """T(x) − x."""
+        return tree.sub(self._image(params, *args, **kwargs)[0], params)
+
+    def _residual(self, params: Tree, state: Any, *args: Any, **kwargs: Any) -> Tree:
+        return tree.scale(-1, self.optimality_fun(params, *args, **kwargs))
+
+    def _image(self, params: Tree, *args: Any, **kwargs: Any) -> Any:
+        image = self.fixed_point_fun(params, *args, **kwargs)
+        return image if self.has_aux else (image, None)
+
+
 @dataclasses.dataclass(eq=False)
-class FixedPointIteration(base.IterativeSolver):
+class FixedPointIteration(OfMap):
     """x ← fixed_point_fun(x, *args, **kwargs); the options are JAXopt's."""
 
     fixed_point_fun: Callable
@@ -54,14 +72,3 @@ class FixedPointIteration(base.IterativeSolver):
         if self.verbose:
             self.log_info(state, "Residual norm")
         return base.OptStep(image, state)
-
-    def optimality_fun(self, params: Tree, *args: Any, **kwargs: Any) -> Tree:
-        """T(x) − x."""
-        return tree.sub(self._image(params, *args, **kwargs)[0], params)
-
-    def _residual(self, params: Tree, state: Any, *args: Any, **kwargs: Any) -> Tree:
-        return tree.scale(-1, self.optimality_fun(params, *args, **kwargs))
-
-    def _image(self, params: Tree, *args: Any, **kwargs: Any) -> Any:
-        image = self.fixed_point_fun(params, *args, **kwargs)
-        return image if self.has_aux else (image, None)
