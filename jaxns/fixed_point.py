@@ -33,6 +33,8 @@ class Iteration:
     advance:  (theta, z, control) -> (next z, control), with `control.image = F(z)`.
     settle:   (theta, control) -> theta with the adaptive parameters (stepsize, penalty) that the
               run ended with, so that the map differentiated is the map that was iterated.
+    stationary: theta -> the theta of a map with the same fixed points as F, for who only wants the
+        derivative of these.
     scale:    (theta, z0) -> the size of the numbers that a step adds up, where that may be more
         than ‖z‖ (the solution may be zero, and what cancels to give it is not): eps times this is
         the rounding level of F.
@@ -46,6 +48,7 @@ class Iteration:
     control: Callable[[Any, Tree], Any] = lambda theta, z: None
     advance: Callable[[Any, Tree, Any], tuple[Tree, Any]] | None = None
     settle: Callable[[Any, Any], Any] = lambda theta, control: theta
+    stationary: Callable[[Any], Any] = lambda theta: theta
     scale: Callable[[Any, Tree], Any] = lambda theta, z: 0.0
     linearisation: Callable[[Any, Tree], Any] = lambda theta, z: None
     estimate: Callable[[Any, Tree, Any], Any] = lambda theta, z, control: None

@@ -30,6 +30,8 @@ class Solver(Protocol):
     control(problem, z0), advance(problem, z, control), settle(control): a faster way to iterate
         the same map; see `jaxns.fixed_point.Iteration`.
     scale(problem, z0): the size of the numbers that a step adds up, where it may exceed ‖z‖.
+    stationary(problem): a solver whose map has the same fixed points z, and a derivative that costs
+        less there: what `Implicit` differentiates in place of `step`.
     linearisation(problem, z): the two functions b ↦ (I − A)⁻¹ b and b ↦ (I − A)⁻ᵀ b, A = ∂F(z), on
         pytrees like z, or None: a solution of the linearised fixed-point equation that uses what is
         known of it (symmetric; restricted to a support). `Implicit` checks what it returns.
@@ -257,6 +259,11 @@ def _settle(theta, control):
     return (solver.settle(control), problem) if hasattr(solver, "settle") else theta
 
 
+def _stationary(theta):
+    solver, problem = theta
+    return (solver.stationary(problem), problem) if hasattr(solver, "stationary") else theta
+
+
 def _scale(theta, z):
     solver, problem = theta
     return solver.scale(problem, z) if hasattr(solver, "scale") else 0.0
@@ -280,6 +287,7 @@ def _estimate(theta, z, control):
 
 
 _KNOWN = {
+    "stationary": _stationary,
     "scale": _scale,
     "linearisation": _linearisation,
     "estimate": _estimate,

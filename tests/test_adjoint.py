@@ -164,6 +164,45 @@ def test_a_structure_that_is_wrong_is_found_out():
         jax.grad(lambda c: run(c, "structured"))(c)
 
 
+@jaxns.struct
+class Frozen:
+    """Forward-backward steps that no derivative passes through."""
+
+    def init(self, problem, x0):
+        return x0
+
+    def step(self, problem, x):
+        return jax.lax.stop_gradient(self.stationary(problem).step(problem, x))
+
+    def solution(self, problem, x):
+        return x
+
+    def stationary(self, problem):
+        return jaxns.ForwardBackward(1 / problem.f.lipschitz())
+
+
+def test_a_fixed_point_is_differentiated_by_the_map_that_the_solver_names():
+    """… and not by the one that ran, where only the fixed point counts."""
+    box = jnp.array([-1.0, 0.5])
+
+    def solution(center, mode):
+        f = LeastSquares(jnp.diag(jnp.array([1.0, 2.0, 3.0])), center)
+        stop = jaxns.Stop(max_steps=2000)
+        return jaxns.solve(jaxns.Composite(f, Box(*box)), Frozen(), mode=mode, stop=stop).x
+
+    center = jnp.array([0.3, 0.6, 9.0])  # x = c/d, but at most ½
+    expected = np.diag([1.0, 0.5, 0.0])
+    for mode, derivative in (
+        (jaxns.Implicit(), jax.jacrev),
+        (jaxns.Implicit(direction="both"), jax.jacfwd),
+        (jaxns.Implicit(method="structured"), jax.jacrev),
+    ):
+        found = derivative(lambda c, mode=mode: solution(c, mode))(center)
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+    of_the_map = jax.jacrev(lambda c: solution(c, jaxns.OneStep()))(center)
+    np.testing.assert_array_equal(of_the_map, 0)
+
+
 def test_structure_that_there_is_not():
     with pytest.raises(TypeError, match="linearisation"):
         jax.grad(

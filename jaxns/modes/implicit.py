@@ -51,6 +51,7 @@ class Implicit:
     """
 
     pointwise: ClassVar[bool] = True  # it depends on the last point only
+    any_map: ClassVar[bool] = True  # … and not on the map whose fixed point it is
 
     direction: str = static(default="reverse")
     method: str = static(default="auto")

@@ -10,6 +10,8 @@ matrix that the run left behind (`Shine`). It may have
 
     known(iteration, theta, z, control): what the solver knows of the inverse, a pair
         b ↦ (I − A)⁻¹ b, b ↦ (I − A)⁻ᵀ b or None, to be put into the system;
+    any_map: True where only the fixed point counts, and not by which map F it was reached: then F
+        is that of `Solver.stationary`, where there is one;
     check(solved): raises where an eager backward pass got no finite answer.
 
 The start z0 and the control state have no influence on a fixed point, hence derivative zero. Only
@@ -114,12 +116,12 @@ class _Flat:
     def theta(self, leaves: list) -> Any:
         return jax.tree.unflatten(self.structure, leaves)
 
-    def settled(self, control: Any, leaves: list) -> Any:
-        """θ with the adaptive parameters that the run ended with."""
+    def settled(self, control: Any, leaves: list, mode: Any) -> Any:
+        """θ of the map to differentiate, with the adaptive parameters that the run ended with."""
         theta = self.theta(leaves)
         if control is not None:
             theta = self.iteration.settle(theta, lax.stop_gradient(control))
-        return theta
+        return self.iteration.stationary(theta) if getattr(mode, "any_map", False) else theta
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -137,13 +139,13 @@ def _jvp(flat: _Flat, primals: tuple, tangents: tuple) -> tuple[Run, Run]:
     return run, jax.tree.map(zero_from_primal, run).at_image(dz)
 
 
-def _equation(flat, selection, leaves, z, control):
+def _equation(flat, selection, leaves, z, control, mode):
     """F(selected leaves of θ, z as a vector), and the point where it is linearised."""
     active, passive = selection.split(leaves)
     vector, unravel = ravel_pytree(z)
 
     def F(active, vector):
-        theta = flat.settled(control, selection.merge(active, passive))
+        theta = flat.settled(control, selection.merge(active, passive), mode)
         return ravel_pytree(flat.iteration.step(theta, unravel(vector)))[0]
 
     return F, active, vector, unravel
@@ -158,7 +160,7 @@ def _system(flat, leaves, z, control, mode, matvec):
 
     leaves, z, control = lax.stop_gradient((leaves, z, control))
     known = getattr(mode, "known", lambda *point: None)
-    found = known(flat.iteration, flat.settled(control, leaves), z, control)
+    found = known(flat.iteration, flat.settled(control, leaves, mode), z, control)
     inverse, transposed = (None, None) if found is None else map(on_vectors, found)
     M = on_vectors(getattr(mode, "precondition", None))
     M_transposed = None if M is None else _transpose(M, flatten(z))
@@ -176,7 +178,7 @@ def _transpose(M: linear.Matvec, like: jax.Array) -> linear.Matvec:
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _pushforward(flat, selection, leaves, z, control, mode, tangents):
-    F, active, vector, unravel = _equation(flat, selection, leaves, z, control)
+    F, active, vector, unravel = _equation(flat, selection, leaves, z, control, mode)
     _, b = jax.jvp(lambda active: F(active, vector), (active,), (tangents,))  # B dθ
     _, push = jax.linearize(partial(F, active), vector)  # A
     system = _system(flat, leaves, z, control, mode, lambda u: u - push(u))
@@ -214,7 +216,7 @@ _reverse.defvjp(_forward_pass, _backward_pass, symbolic_zeros=True)
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _pullback(flat, selection, leaves, z, control, mode, z_bar):
-    F, active, vector, unravel = _equation(flat, selection, leaves, z, control)
+    F, active, vector, unravel = _equation(flat, selection, leaves, z, control, mode)
     v, _ = ravel_pytree(z_bar)
     _, pull = jax.vjp(partial(F, active), vector)  # Aᵀ
     start = getattr(mode, "start", None)

@@ -9,6 +9,7 @@ from jax import Array, lax
 
 from jaxns import tree
 from jaxns.solvers import stepsize
+from jaxns.solvers.forward_backward import ForwardBackward
 from jaxns.solvers.needs import need, need_constant, need_plain
 from jaxns.struct import replace, static, struct
 
@@ -51,6 +52,7 @@ class CoordinateDescent:
     working_sets: after each epoch, go on with the few blocks that it moved most, for as many passes
         as cost another epoch (working sets in the manner of Massias et al., arXiv 1802.07481). The
         residual stays that of a whole epoch, and the map that is differentiated is the epoch.
+        `Implicit` differentiates the fixed point as one of `ForwardBackward`, which costs less.
     features, stepsizes: constants of a solve, filled in by `prepare`.
 
     f: a loss of a linear predictor, or `Quadratic`.   x: (p,), or (p, k) with rows for coordinates.
@@ -83,6 +85,9 @@ class CoordinateDescent:
 
     def solution(self, problem: Any, x: Array) -> Array:
         return x
+
+    def stationary(self, problem: Any) -> ForwardBackward:
+        return ForwardBackward(jnp.min(self.stepsizes), acceleration=False)
 
     def scale(self, problem: Any, x: Array) -> Any:
         gradient = _take(problem.f.gradient(x), self._blocks(problem, x).index)

@@ -110,6 +110,10 @@ class ProximalNewton:
     def solution(self, problem: Any, x: Tree) -> Tree:
         return x
 
+    def stationary(self, problem: Any) -> Any:
+        known = self.stepsize is not None and hasattr(problem.g, "support")
+        return self._first() if known else self
+
     def scale(self, problem: Any, x: Tree) -> Any:
         return self._first().scale(problem, x)
 

@@ -58,6 +58,9 @@ class Semismooth:
     def solution(self, problem: Any, x: Tree) -> Tree:
         return x
 
+    def stationary(self, problem: Any) -> ForwardBackward:
+        return self.first
+
     def margin(self, problem: Any, x: Tree) -> Array | None:
         """As long as p stays on its manifold, and there f is twice differentiable, so is F."""
         p, _ = self._forward_backward(problem, x)
