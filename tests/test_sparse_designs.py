@@ -75,6 +75,26 @@ def test_a_loss_is_the_same(loss):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)
 
 
+def test_columns_of_a_sparse_matrix():
+    """Some of them twice; entries that only fill up, and one that is stored in two parts."""
+    column, index = jnp.array([0, 1, 2, P, 1]), jnp.array([1, 4, 1, 0])
+    row = jnp.array([0, 2, 3, N, 2])
+
+    def columns(data, A):
+        return LeastSquares(A(data), B).columns(index)
+
+    def dense(data):
+        return jnp.zeros((N, P)).at[row, column].add(data, mode="drop")
+
+    def sparse(data):
+        return BCOO((data, jnp.stack([row, column], 1)), shape=(N, P))
+
+    data = jnp.array([1.0, 2.0, 3.0, 4.0, 5.0])
+    np.testing.assert_array_equal(columns(data, sparse), columns(data, dense))
+    found, expected = (jax.jacobian(lambda d, A=A: columns(d, A))(data) for A in (sparse, dense))
+    np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize("kind", SPARSE)
 def test_float32_stays_float32(kind):
     A = jax.tree.map(lambda leaf: leaf.astype(jnp.float32) if leaf.dtype == float else leaf, SPARSE)

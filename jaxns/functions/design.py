@@ -95,9 +95,7 @@ class LinearModel:
         """Those of A in `index`, or all of them, dense."""
         if not hasattr(self.A, "todense"):
             return self.A if index is None else self.A[:, index]
-        if index is None:
-            return self.A.todense()
-        return self.A @ jax.nn.one_hot(index, self.A.shape[1], axis=0, dtype=self.A.dtype)
+        return self.A.todense() if index is None else _columns(self.A, index)
 
     def features(self) -> Array:
         """Row j is ∂t/∂xⱼ, the j-th column of A: (p, n), dense, each of them contiguous."""
@@ -202,3 +200,14 @@ class LinearModel:
         """Data that a jitted function closes over are constants, which XLA would multiply (slowly)
         while it compiles."""
         return replace(self, A=jax.lax.optimization_barrier(self.A))
+
+
+def _columns(A: Any, index: Array) -> Array:
+    """Those of a sparse matrix, dense, at the cost of a pass over its entries."""
+    n, p = A.shape
+    row, column = A.indices.T
+    size = index.size
+    place = jnp.full(p, size).at[index].set(jnp.arange(size))
+    there = place.at[column].get(mode="fill", fill_value=size)
+    found = jnp.zeros((n, size), A.dtype).at[row, there].add(A.data, mode="drop")
+    return found[:, place[index]]  # one that is asked for twice has one place
