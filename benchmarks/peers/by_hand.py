@@ -77,7 +77,7 @@ def linear(model: Any) -> dict[str, Callable[[Task], Method]]:
 
 
 def hypergradient(model: Any, x: np.ndarray) -> np.ndarray:
-    """In θ, as `Model` describes it."""
+    """In θ, as `Model` describes it; NaN where the support is not yet one that has a derivative."""
     X, y, V, w = model.split
     S = model.support(x)
     u = x[S]
@@ -102,7 +102,10 @@ def hypergradient(model: Any, x: np.ndarray) -> np.ndarray:
         ]
         curvature += l1 * block_diag(*bend)
         direction = units.ravel()
-    solved = cho_solve(cho_factor(curvature), slope)
+    try:
+        solved = cho_solve(cho_factor(curvature), slope)
+    except np.linalg.LinAlgError:
+        return np.full_like(model.theta, np.nan)
     match model.kind:
         case "elastic net":
             return -np.array([l1 * direction @ solved, l2 * u @ solved])
