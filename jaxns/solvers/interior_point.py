@@ -23,6 +23,51 @@ class Optimum(NamedTuple):
 
 
 @struct
+class Scaled:
+    """The same problem with objective and rows of order one, and rows without bound void.
+
+    objective, equalities, inequalities: what these were multiplied by, without derivative.
+    """
+
+    problem: Any
+    objective: Array
+    equalities: Array
+    inequalities: Array
+
+    @classmethod
+    def of(cls, problem: Any) -> "Scaled":
+        Q, q, A, G = lax.stop_gradient((problem.Q, problem.q, problem.A, problem.G))
+        size = jnp.maximum(jnp.max(jnp.abs(Q), initial=0), jnp.max(jnp.abs(q), initial=0))
+
+        def inverse(length):
+            return 1 / jnp.where(length > 0, length, 1)
+
+        c, equalities, inequalities = map(
+            inverse, (size, *(jnp.linalg.norm(M, axis=1) for M in (A, G)))
+        )
+        finite = jnp.isfinite(problem.h)
+        scaled = replace(
+            problem,
+            Q=c * problem.Q,
+            q=c * problem.q,
+            A=equalities[:, None] * problem.A,
+            b=equalities * problem.b,
+            G=jnp.where(finite[:, None], inequalities[:, None] * problem.G, 0),
+            h=jnp.where(finite, inequalities * jnp.where(finite, problem.h, 0), 1),
+        )
+        return cls(scaled, c, equalities, inequalities)
+
+    def point(self, w: Optimum) -> Optimum:
+        """w in the units of the scaled problem."""
+        c, equalities, inequalities = self.objective, self.equalities, self.inequalities
+        return Optimum(w.x, w.s * inequalities, w.z * c / inequalities, w.y * c / equalities)
+
+    def unscaled(self, w: Optimum) -> Optimum:
+        c, equalities, inequalities = self.objective, self.equalities, self.inequalities
+        return Optimum(w.x, w.s / inequalities, w.z * inequalities / c, w.y * equalities / c)
+
+
+@struct
 class Interior:
     """inside: the iterate with s, z > 0, in the units of the scaled problem.
 
@@ -61,12 +106,13 @@ class InteriorPoint:
     A problem without feasible point ends as INFEASIBLE, one without lower bound as UNBOUNDED, each
     on a certificate (Farkas' lemma). x0 is not used.
 
-    fraction: in (0, 1).
+    fraction: in (0, 1).   scaled: a constant of a solve, filled in by `prepare`.
     """
 
     sequential: ClassVar[bool] = True
 
     fraction: float | Array = 0.995
+    scaled: Scaled | None = None
 
     def __post_init__(self) -> None:
         fraction = validate.scalar("fraction", self.fraction)
@@ -79,40 +125,44 @@ class InteriorPoint:
                 f"InteriorPoint solves a QuadraticProgram, got {type(problem).__name__}; "
                 "use PrimalDual for Composite(f, g, K)"
             )
-        return self
+        return replace(self, scaled=Scaled.of(problem))
 
     def init(self, problem: Any, x0: Array) -> Optimum:
-        return _unscaled(problem, _start(_scaled(problem)))
+        scaled = self._scaled(problem)
+        return scaled.unscaled(_start(scaled.problem))
 
     def step(self, problem: Any, w: Optimum) -> Optimum:
-        scaled = _scaled_point(problem, w)
-        return _solved_on(problem, scaled.z > scaled.s)
+        scaled = self._scaled(problem)
+        inside = scaled.point(w)
+        return _solved_on(scaled, inside.z > inside.s)
 
     def solution(self, problem: Any, w: Optimum) -> Optimum:
         return w
 
     def margin(self, problem: Any, w: Optimum) -> Array:
         """To where a constraint is neither active nor inactive: z = s in scaled units."""
-        c, _, of_G = _scales(problem)
-        gap = jnp.abs(c / of_G * w.z - of_G * w.s) / jnp.hypot(c / of_G, of_G)
+        scaled = self._scaled(problem)
+        c, inequalities = scaled.objective, scaled.inequalities
+        gap = jnp.abs(c / inequalities * w.z - inequalities * w.s) / jnp.hypot(
+            c / inequalities, inequalities
+        )
         return jnp.min(gap, initial=jnp.inf)
 
     def control(self, problem: Any, w: Optimum) -> Interior:
-        return Interior(
-            w, _scaled_point(problem, w), jnp.zeros((), bool), jnp.asarray(RUNNING, jnp.int32)
-        )
+        inside = self._scaled(problem).point(w)
+        return Interior(w, inside, jnp.zeros((), bool), jnp.asarray(RUNNING, jnp.int32))
 
     def advance(self, problem: Any, w: Optimum, control: Interior) -> tuple[Optimum, Interior]:
-        scaled = _scaled(problem)
-        inside, alpha = self._mehrotra(scaled, control.inside)
+        scaled = self._scaled(problem)
+        inside, alpha, d = self._mehrotra(scaled.problem, control.inside)
         inside = tree.where(control.finished, control.inside, inside)
-        here = _unscaled(problem, inside)
-        near = (_gap(inside) <= NEAR * (1 + jnp.abs(scaled(inside.x)))) | (alpha < STUCK)
+        here = scaled.unscaled(inside)
+        near = (_gap(inside) <= NEAR * (1 + jnp.abs(scaled.problem(inside.x)))) | (alpha < STUCK)
 
         def finish():
-            last = _scaled_point(problem, w)
+            last = scaled.point(w)
             active = jnp.where(control.finished, last.z > last.s, inside.z > inside.s)
-            candidate = _solved_on(problem, active)
+            candidate = _solved_on(scaled, active)
             right = _is_optimal(problem, candidate)
             candidate = tree.where(right, candidate, tree.where(control.finished, w, here))
             return candidate, right | _is_optimal(problem, candidate)
@@ -122,14 +172,18 @@ class InteriorPoint:
 
         candidate, finished = lax.cond(tree.any_lane(near | control.finished), finish, go_on)
         image = tree.where(finished, candidate, here)
-        verdict = jnp.where(finished, RUNNING, _verdict(scaled, inside))
+        verdict = jnp.where(finished, RUNNING, _verdict(scaled.problem, inside, d))
         return image, Interior(image, inside, finished, verdict.astype(jnp.int32))
 
-    def _mehrotra(self, problem: Any, w: Optimum) -> tuple[Optimum, Array]:
+    def _scaled(self, problem: Any) -> Scaled:
+        return Scaled.of(problem) if self.scaled is None else self.scaled
+
+    def _mehrotra(self, problem: Any, w: Optimum) -> tuple[Optimum, Array, Optimum]:
+        """The next point inside, the length of the step, and its direction."""
         x, s, z, y = w
         Q, q, A, b, G, h = problem.Q, problem.q, problem.A, problem.b, problem.G, problem.h
         system = kkt.System(Q, A, G, s / z)
-        factor = kkt.factorise(system)
+        factor = kkt.eliminated(system)
         dual = 0.5 * (Q @ x + x @ Q) + q + y @ A + z @ G
         primal = G @ x + s - h
 
@@ -145,7 +199,7 @@ class InteriorPoint:
         sigma = jnp.where(mu > 0, _gap(after) / jnp.where(mu > 0, mu, 1), 0) ** 3
         d = direction(s * z + affine.s * affine.z - sigma * mu)
         alpha = jnp.minimum(1, self.fraction * _to_boundary(w, d))
-        return tree.axpy(alpha, d, w), lax.stop_gradient(alpha)
+        return tree.axpy(alpha, d, w), lax.stop_gradient(alpha), d
 
 
 NEAR = 1e-6  # duality gap, relative, from which the active set is worth a try
@@ -180,18 +234,18 @@ def _start(problem: Any) -> Optimum:
     return Optimum(x, inside(-z), inside(z), y)
 
 
-def _solved_on(problem: Any, active: Array) -> Optimum:
+def _solved_on(scaled: Scaled, active: Array) -> Optimum:
     """The solution of the problem with the active inequalities as equations, the others dropped.
 
     In the units of the scaled problem: the factorisation is sound where all rows are of order one.
     """
-    scaled = _scaled(problem)
-    Q, q, A, b, G, h = scaled.Q, scaled.q, scaled.A, scaled.b, scaled.G, scaled.h
+    problem = scaled.problem
+    Q, q, A, b, G, h = problem.Q, problem.q, problem.A, problem.b, problem.G, problem.h
     system = kkt.System(Q, A, jnp.where(active[:, None], G, 0), active.astype(Q.dtype) - 1)
     right = kkt.Rows(-q, b, jnp.where(active, h, 0))
     x, y, z = kkt.factorise(system).solve(system, right, strict=True)
     found = Optimum(x, jnp.where(active, 0, h - G @ x), jnp.where(active, z, 0), y)
-    return _unscaled(problem, found)
+    return scaled.unscaled(found)
 
 
 def _is_optimal(problem: Any, w: Optimum) -> Array:
@@ -212,11 +266,12 @@ def _is_optimal(problem: Any, w: Optimum) -> Array:
     return stationary & met & (jnp.min(w.z, initial=0) >= -small * largest(w.z, q))
 
 
-def _verdict(problem: Any, w: Optimum) -> Array:
-    """Whether w proves that there is no solution.
+def _verdict(problem: Any, w: Optimum, d: Optimum) -> Array:
+    """Whether w, or the step d from it, proves that there is no solution.
 
     z ≥ 0 with Gᵀz + Aᵀy ≈ 0, hᵀz + bᵀy < 0: no x has Gx ≤ h and Ax = b (Farkas), or only one of
-    norm at least −(hᵀz + bᵀy) / ‖Gᵀz + Aᵀy‖. And for the dual, Qx ≈ 0, Ax ≈ 0, Gx ≤ 0, qᵀx < 0.
+    norm at least −(hᵀz + bᵀy) / ‖Gᵀz + Aᵀy‖. And for the dual, Qx ≈ 0, Ax ≈ 0, Gx ≤ 0, qᵀx < 0,
+    which a step shows earlier than the point.
     """
     Q, q, A, b, G, h = problem.Q, problem.q, problem.A, problem.b, problem.G, problem.h
     norm = jnp.linalg.norm
@@ -224,43 +279,11 @@ def _verdict(problem: Any, w: Optimum) -> Array:
     unit = 1 + jnp.max(jnp.abs(h), initial=0) + jnp.max(jnp.abs(b), initial=0)
     violated = -(jnp.vdot(h, w.z) + jnp.vdot(b, w.y))
     infeasible = (violated > 0) & (far * unit * norm(w.z @ G + w.y @ A) <= violated)
-    falls = -jnp.vdot(q, w.x)
-    rises = norm(Q @ w.x) + norm(A @ w.x) + norm(jnp.maximum(G @ w.x, 0))
-    unbounded = (falls > 0) & (far * (1 + jnp.max(jnp.abs(q), initial=0)) * rises <= falls)
+    steep = far * (1 + jnp.max(jnp.abs(q), initial=0))
+
+    def falls_for_ever(x):
+        rises = norm(Q @ x) + norm(A @ x) + norm(jnp.maximum(G @ x, 0))
+        return (q @ x < 0) & (steep * rises <= -q @ x)
+
+    unbounded = falls_for_ever(w.x) | falls_for_ever(d.x)
     return jnp.where(infeasible, INFEASIBLE, jnp.where(unbounded, UNBOUNDED, RUNNING))
-
-
-def _scales(problem: Any) -> tuple[Array, Array, Array]:
-    """Of the objective and of the rows of A and G: constants, without derivative."""
-    Q, q, A, G = lax.stop_gradient((problem.Q, problem.q, problem.A, problem.G))
-    size = jnp.maximum(jnp.max(jnp.abs(Q), initial=0), jnp.max(jnp.abs(q), initial=0))
-
-    def inverse(length):
-        return 1 / jnp.where(length > 0, length, 1)
-
-    return inverse(size), inverse(jnp.linalg.norm(A, axis=1)), inverse(jnp.linalg.norm(G, axis=1))
-
-
-def _scaled(problem: Any) -> Any:
-    """The same problem with objective and rows of order one, and rows without bound void."""
-    c, of_A, of_G = _scales(problem)
-    finite = jnp.isfinite(problem.h)
-    return replace(
-        problem,
-        Q=c * problem.Q,
-        q=c * problem.q,
-        A=of_A[:, None] * problem.A,
-        b=of_A * problem.b,
-        G=jnp.where(finite[:, None], of_G[:, None] * problem.G, 0),
-        h=jnp.where(finite, of_G * jnp.where(finite, problem.h, 0), 1),
-    )
-
-
-def _scaled_point(problem: Any, w: Optimum) -> Optimum:
-    c, of_A, of_G = _scales(problem)
-    return Optimum(w.x, w.s * of_G, w.z * c / of_G, w.y * c / of_A)
-
-
-def _unscaled(problem: Any, w: Optimum) -> Optimum:
-    c, of_A, of_G = _scales(problem)
-    return Optimum(w.x, w.s / of_G, w.z * of_G / c, w.y * of_A / c)

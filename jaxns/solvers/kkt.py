@@ -1,5 +1,6 @@
 """The symmetric systems of quadratic programming, solved once factorised as often as needed."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -36,11 +37,13 @@ class System(NamedTuple):
 
 
 class Factor(NamedTuple):
-    """A factorisation of a system; no derivative flows through it."""
+    """A factorised system: `apply` solves it but for a shift. No derivative flows through it."""
 
-    lu: tuple[Array, Array]
+    apply: Callable[[Rows], Rows]
 
-    def solve(self, system: System, right: Rows, strict: bool = False) -> Rows:
+    def solve(
+        self, system: System, right: Rows, strict: bool = False, refinements: int = REFINEMENTS
+    ) -> Rows:
         """v with system @ v = right: differentiable to every order in the system and in `right`.
 
         Where the system is singular but the equations agree, one of the solutions, close to the
@@ -55,11 +58,14 @@ class Factor(NamedTuple):
         def matvec(flat: Array) -> Array:
             return jnp.concatenate(system @ rows(flat))
 
+        def apply(r: Array) -> Array:
+            return jnp.concatenate(self.apply(rows(r)))
+
         def refined(matvec: Any, r: Array) -> Array:
             def refine(_: Any, v: Array) -> Array:
-                return v + jax.scipy.linalg.lu_solve(self.lu, r - matvec(v))
+                return v + apply(r - matvec(v))
 
-            v = lax.fori_loop(0, 1 + REFINEMENTS, refine, jnp.zeros_like(r))
+            v = lax.fori_loop(0, refinements, refine, apply(r))
             if not strict:
                 return v
             sound = jnp.linalg.norm(r - matvec(v)) <= tree.eps(r) ** 0.5 * jnp.linalg.norm(r)
@@ -72,15 +78,52 @@ class Factor(NamedTuple):
 def factorise(system: System) -> Factor:
     """LU of the system, made quasi-definite by a shift that the refinements take back."""
     Q, A, G, D = lax.stop_gradient(system)
-    n, m, p = Q.shape[0], A.shape[0], G.shape[0]
-    eps = tree.eps(Q)
-    shift = eps ** (2 / 3) * (1 + jnp.max(jnp.abs(Q), initial=0))
-    nothing = jnp.zeros((m, p), Q.dtype)
-    matrix = jnp.block(
+    shift = _shift(Q)
+    nothing = jnp.zeros((len(A), len(G)), Q.dtype)
+    lu = jax.scipy.linalg.lu_factor(
+        jnp.block(
+            [
+                [_plus(Q, shift), A.T, G.T],
+                [A, -shift * jnp.eye(len(A), dtype=Q.dtype), nothing],
+                [G, nothing.T, -jnp.diag(D + jnp.where(D >= 0, shift, 0))],
+            ]
+        )
+    )
+
+    def apply(r: Rows) -> Rows:
+        v = jax.scipy.linalg.lu_solve(lu, jnp.concatenate(r))
+        return Rows(*jnp.split(v, (len(Q), len(Q) + len(A))))
+
+    return Factor(apply)
+
+
+def eliminated(system: System) -> Factor:
+    """The same for D > 0, by LU of the size of x and y: with z = D⁻¹ (Gx − r_z),
+
+    [[Q + GᵀD⁻¹G, Aᵀ], [A, 0]] (x, y) = (r_x + GᵀD⁻¹ r_z, r_y).
+    """
+    Q, A, G, D = lax.stop_gradient(system)
+    shift = _shift(Q)
+    D = D + shift
+    few = jnp.block(
         [
-            [0.5 * (Q + Q.T) + shift * jnp.eye(n, dtype=Q.dtype), A.T, G.T],
-            [A, -shift * jnp.eye(m, dtype=Q.dtype), nothing],
-            [G, nothing.T, -jnp.diag(D + jnp.where(D >= 0, shift, 0))],
+            [_plus(Q, shift) + (G.T / D) @ G, A.T],
+            [A, -shift * jnp.eye(len(A), dtype=Q.dtype)],
         ]
     )
-    return Factor(jax.scipy.linalg.lu_factor(matrix))
+    lu = jax.scipy.linalg.lu_factor(few)
+
+    def apply(r: Rows) -> Rows:
+        right = jnp.concatenate([r.x + (r.z / D) @ G, r.y])
+        x, y = jnp.split(jax.scipy.linalg.lu_solve(lu, right), (len(Q),))
+        return Rows(x, y, (G @ x - r.z) / D)
+
+    return Factor(apply)
+
+
+def _shift(Q: Array) -> Array:
+    return tree.eps(Q) ** (2 / 3) * (1 + jnp.max(jnp.abs(Q), initial=0))
+
+
+def _plus(Q: Array, shift: Array) -> Array:
+    return 0.5 * (Q + Q.T) + shift * jnp.eye(len(Q), dtype=Q.dtype)

@@ -39,6 +39,7 @@ class Newton:
     What is differentiated is the full step. It is superlinear, so its derivative ∂F vanishes at the
     solution and `OneStep()` equals `Implicit()` there (arXiv 2305.13768, section 2); and it reaches
     its linear system through products only, so no derivative passes through a factorisation.
+    `Implicit` differentiates the fixed point of p instead, which is the same and costs less.
 
     linear: "direct" (factorise), "krylov" (products with the Hessian only: conjugate gradients,
         or BiCGSTAB and GMRES for `Root`; inexact until close to the solution), or "auto", which
