@@ -131,6 +131,20 @@ def test_equal_columns():
     np.testing.assert_allclose(twice @ x, A @ alone, atol=1e-8)
 
 
+def test_what_comes_next_is_in_the_working_set():
+    """So few looks at all of the data find 45 of 600 coordinates of which neighbours resemble."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(100, 600))
+    X = noise.copy()
+    for j in range(1, 600):
+        X[:, j] = 0.6 * X[:, j - 1] + 0.8 * noise[:, j]
+    y = X[:, ::20] @ rng.normal(size=30) + 0.1 * rng.normal(size=100)
+    problem = jaxns.Composite(LeastSquares(X, y), L1(np.max(np.abs(X.T @ y)) / 10))
+    sol = jaxns.solve(problem, jaxns.WorkingSet(sizes=(56, 120)))
+    assert jnp.sum(sol.x != 0) == 45
+    assert sol.steps <= 4
+
+
 def test_a_sparse_design():
     thin = np.where(np.abs(A) > 1, A, 0)
 

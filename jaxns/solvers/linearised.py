@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from jaxns import linear, tree
+from jaxns import tree
 from jaxns.solvers.manifold import curvature, is_partly_smooth, reduced, support_of
 from jaxns.struct import replace
 from jaxns.tree import Tree
@@ -70,8 +71,32 @@ def correction(
         return jnp.where(support, ravel_pytree(hessian(unravel(inside)))[0] + curved(v), v)
 
     b = jnp.where(support, r / alpha + curved(r), 0)
-    s, _ = linear.cg(product, b, CORRECTION * tree.norm(b), max_steps)
-    return unravel(jnp.where(support, s, r))
+    return unravel(jnp.where(support, _conjugate_gradients(product, b, max_steps), r))
+
+
+def _conjugate_gradients(product: Callable[[Array], Array], b: Array, max_steps: Any) -> Array:
+    """s with product(s) ≈ b, at least roughly: the correction is tried before it is taken.
+
+    `linear.cg`, which keeps its best iterate, takes twice as long to compile, in every solve.
+    """
+
+    def body(state):
+        s, r, p, rr, k = state
+        Hp = product(p)
+        a = rr / (p @ Hp)
+        s, r = s + a * p, r - a * Hp
+        left = r @ r
+        return s, r, r + (left / rr) * p, left, k + 1
+
+    def going(state):
+        *_, rr, k = state
+        return (rr > CORRECTION**2) & (k < max_steps)  # not so for NaN
+
+    size = tree.norm(b)
+    unit = jnp.where(size > 0, size, 1)
+    b = b / unit
+    start = (jnp.zeros_like(b), b, b, b @ b, jnp.zeros((), jnp.int32))
+    return unit * tree.while_loop(going, body, start)[0]
 
 
 def gradient_descent(problem: Any, x: Tree, alpha: Any) -> Inverse | None:
