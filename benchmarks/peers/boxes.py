@@ -18,7 +18,7 @@ from benchmarks.peers.data import Split
 from benchmarks.peers.method import Method, Reduced, Task
 from jaxns.functions import Box, Quadratic
 
-SOLVERS = ("Newton", "CoordinateDescent")  # beside the problem's own
+SOLVERS = ("Newton", "CoordinateDescent", "WorkingSet")  # beside the problem's own
 
 
 class Terms(NamedTuple):
