@@ -258,6 +258,7 @@ def numbers(each: Comparison) -> dict[str, Any]:
 def draw(comparisons: Sequence[Comparison]) -> Any:
     """Error of the gradient against seconds of solve and gradient, a panel for each problem."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     wide = min(4, len(comparisons))
     high = -(-len(comparisons) // wide)
@@ -272,7 +273,8 @@ def draw(comparisons: Sequence[Comparison]) -> Any:
         ax.set(xscale="log", yscale="log", title=each.name, ylim=(3e-16, 30))
         ax.title.set_fontsize(9)
         ax.grid(color="#e6e6e6", linewidth=0.6)
-    for ax in axes[-1]:
+        ax.xaxis.set_minor_formatter(NullFormatter())
+    for ax in axes.flat[max(len(comparisons) - wide, 0) : len(comparisons)]:  # the lowest of each
         ax.set_xlabel("CPU seconds, solve and gradient")
     for ax in axes[:, 0]:
         ax.set_ylabel("relative error of the gradient")
