@@ -136,7 +136,8 @@ def reduced(
     bucket = jnp.sum(tree.over_lanes(count) > jnp.asarray(buffers, count.dtype))
     many = count > max(buffers, default=0)
     none = jnp.zeros_like(flat)
-    ways = [*(partial(gathered, size) for size in buffers), lambda: (none, none, False)]
+    nowhere = none, none, jnp.zeros((), bool)
+    ways = [*(partial(gathered, size) for size in buffers), lambda: nowhere]
     moved, pushed, sound = lax.switch(bucket, ways)
     moved, pushed = lax.cond(
         tree.any_lane(~sound),
