@@ -217,13 +217,8 @@ def cg(
 
     def body(carry):
         x, r, p, rz, best, k = carry
-        ap = matvec(p)
-        a = rz / _nonzero(p @ ap)
-        x, r = x + a * p, r - a * ap
-        z = precondition(r)
-        rz_next = r @ z
-        p = z + (rz_next / _nonzero(rz)) * p
-        return x, r, p, rz_next, best.update(x, jnp.linalg.norm(r), k + 1), k + 1
+        x, r, p, rz = cg_step(matvec, x, r, p, rz, precondition)
+        return x, r, p, rz, best.update(x, jnp.linalg.norm(r), k + 1), k + 1
 
     def going(carry):
         *_, rz, best, k = carry
@@ -233,6 +228,18 @@ def cg(
     start = (jnp.zeros_like(b), b, z, b @ z, _start(b), jnp.zeros((), jnp.int32))
     *_, best, steps = loop(going, body, start)
     return best.x, steps
+
+
+def cg_step(
+    matvec: Matvec, x: Array, r: Array, p: Array, rz: Array, precondition: Matvec = lambda r: r
+) -> tuple[Array, Array, Array, Array]:
+    """From x, with the residual r, along p, rz = rᵀ z with z = M r: the next four."""
+    ap = matvec(p)
+    a = rz / _nonzero(p @ ap)
+    x, r = x + a * p, r - a * ap
+    z = precondition(r)
+    rz_next = r @ z
+    return x, r, z + (rz_next / _nonzero(rz)) * p, rz_next
 
 
 def bicgstab(
@@ -331,8 +338,6 @@ def dense(
 
 
 DENSE_SIZE = 256  # up to here a factorisation is cheaper and sounder than a Krylov method
-
-
 NEARLY_IDENTITY = 3  # steps of the Neumann series worth trying before anything else
 
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from jaxns import tree
+from jaxns import linear, tree
 from jaxns.solvers.manifold import curvature, is_partly_smooth, reduced, support_of
 from jaxns.struct import replace
 from jaxns.tree import Tree
@@ -81,12 +81,8 @@ def _conjugate_gradients(product: Callable[[Array], Array], b: Array, max_steps:
     """
 
     def body(state):
-        s, r, p, rr, k = state
-        Hp = product(p)
-        a = rr / (p @ Hp)
-        s, r = s + a * p, r - a * Hp
-        left = r @ r
-        return s, r, r + (left / rr) * p, left, k + 1
+        *iterate, k = state
+        return *linear.cg_step(product, *iterate), k + 1
 
     def going(state):
         *_, rr, k = state
