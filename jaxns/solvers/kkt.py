@@ -35,66 +35,50 @@ class System(NamedTuple):
             self.G @ v.x - self.D * v.z,
         )
 
+    def rows(self, flat: Array) -> Rows:
+        return Rows(*jnp.split(flat, (len(self.Q), len(self.Q) + len(self.A))))
+
 
 class Factor(NamedTuple):
     """A factorised system: `apply` solves it but for a shift. No derivative flows through it."""
 
     apply: Callable[[Rows], Rows]
 
-    def solve(
-        self, system: System, right: Rows, strict: bool = False, refinements: int = REFINEMENTS
-    ) -> Rows:
+    def solve(self, system: System, right: Rows, strict: bool = False) -> Rows:
         """v with system @ v = right: differentiable to every order in the system and in `right`.
 
         Where the system is singular but the equations agree, one of the solutions, close to the
         one of least norm. Where they contradict each other, NaN if `strict`.
         """
 
-        n, m = right.x.shape[0], right.y.shape[0]
-
-        def rows(flat: Array) -> Rows:
-            return Rows(flat[:n], flat[n : n + m], flat[n + m :])
-
         def matvec(flat: Array) -> Array:
-            return jnp.concatenate(system @ rows(flat))
+            return jnp.concatenate(system @ system.rows(flat))
 
         def apply(r: Array) -> Array:
-            return jnp.concatenate(self.apply(rows(r)))
+            return jnp.concatenate(self.apply(system.rows(r)))
 
         def refined(matvec: Any, r: Array) -> Array:
             def refine(_: Any, v: Array) -> Array:
                 return v + apply(r - matvec(v))
 
-            v = lax.fori_loop(0, refinements, refine, apply(r))
+            v = lax.fori_loop(0, REFINEMENTS, refine, apply(r))
             if not strict:
                 return v
             sound = jnp.linalg.norm(r - matvec(v)) <= tree.eps(r) ** 0.5 * jnp.linalg.norm(r)
             return v * jnp.where(sound, 1, jnp.nan)
 
         flat = jnp.concatenate(right)  # one vector: each part of a tree would need a tangent
-        return rows(lax.custom_linear_solve(matvec, flat, refined, symmetric=True))
+        return system.rows(lax.custom_linear_solve(matvec, flat, refined, symmetric=True))
 
 
 def factorise(system: System) -> Factor:
     """LU of the system, made quasi-definite by a shift that the refinements take back."""
     Q, A, G, D = lax.stop_gradient(system)
     shift = _shift(Q)
-    nothing = jnp.zeros((len(A), len(G)), Q.dtype)
-    lu = jax.scipy.linalg.lu_factor(
-        jnp.block(
-            [
-                [_plus(Q, shift), A.T, G.T],
-                [A, -shift * jnp.eye(len(A), dtype=Q.dtype), nothing],
-                [G, nothing.T, -jnp.diag(D + jnp.where(D >= 0, shift, 0))],
-            ]
-        )
-    )
-
-    def apply(r: Rows) -> Rows:
-        v = jax.scipy.linalg.lu_solve(lu, jnp.concatenate(r))
-        return Rows(*jnp.split(v, (len(Q), len(Q) + len(A))))
-
-    return Factor(apply)
+    below = jnp.concatenate([G, jnp.zeros((len(G), len(A)), Q.dtype)], axis=1)
+    corner = -jnp.diag(D + jnp.where(D >= 0, shift, 0))
+    lu = jax.scipy.linalg.lu_factor(jnp.block([[_saddle(Q, A, shift), below.T], [below, corner]]))
+    return Factor(lambda r: system.rows(jax.scipy.linalg.lu_solve(lu, jnp.concatenate(r))))
 
 
 def eliminated(system: System) -> Factor:
@@ -105,13 +89,7 @@ def eliminated(system: System) -> Factor:
     Q, A, G, D = lax.stop_gradient(system)
     shift = _shift(Q)
     D = D + shift
-    few = jnp.block(
-        [
-            [_plus(Q, shift) + (G.T / D) @ G, A.T],
-            [A, -shift * jnp.eye(len(A), dtype=Q.dtype)],
-        ]
-    )
-    lu = jax.scipy.linalg.lu_factor(few)
+    lu = jax.scipy.linalg.lu_factor(_saddle(Q + (G.T / D) @ G, A, shift))
 
     def apply(r: Rows) -> Rows:
         right = jnp.concatenate([r.x + (r.z / D) @ G, r.y])
@@ -125,5 +103,6 @@ def _shift(Q: Array) -> Array:
     return tree.eps(Q) ** (2 / 3) * (1 + jnp.max(jnp.abs(Q), initial=0))
 
 
-def _plus(Q: Array, shift: Array) -> Array:
-    return 0.5 * (Q + Q.T) + shift * jnp.eye(len(Q), dtype=Q.dtype)
+def _saddle(Q: Array, A: Array, shift: Array) -> Array:
+    convex = 0.5 * (Q + Q.T) + shift * jnp.eye(len(Q), dtype=Q.dtype)
+    return jnp.block([[convex, A.T], [A, -shift * jnp.eye(len(A), dtype=Q.dtype)]])
