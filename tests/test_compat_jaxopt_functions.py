@@ -134,7 +134,8 @@ def test_isotonic_regression_is_batched_compiled_and_clipped():
 
 def test_losses_have_derivatives_at_infinite_scores():
     slope = jax.vmap(jax.grad(loss.sparse_plus))
-    close(slope(jnp.array([-jnp.inf, -1.0, 0.0, 1.0, 1e30, jnp.inf])), [0, 0, 0.5, 0, 1, 1], atol=1)
+    scores = jnp.array([-jnp.inf, -1.0, 0.0, 1.0, 1e30, jnp.inf])
+    close(slope(scores), [0, 0, 0.5, 1, 1, 1])
     ends = jnp.array([-jnp.inf, 0.0, jnp.inf])
     close(slope(ends), loss.sparse_sigmoid(ends))
     hessian = jax.hessian(loss.multiclass_sparsemax_loss, 1)(0, jnp.array([0.1, 0.3, -5.0]))
