@@ -201,11 +201,9 @@ def run(options: Options) -> Findings:
     cases = {
         f"{count} × {name}": (name, count) for name, count in itertools.product(STREAMS, counts)
     }
-    numbers: dict[str, dict[str, float]] = {}
+    numbers, known = {}, {name: {} for name in STREAMS}
     for case in options.chosen(cases):
         name, count = cases[case]
-        fewer: dict[str, float] = {}
-        for done, speeds in numbers.items():
-            fewer |= speeds if cases[done][0] == name else {}
-        numbers[case] = measure(table, name, count, peak, fewer)
+        numbers[case] = measure(table, name, count, peak, known[name])
+        known[name] |= numbers[case]
     return Findings([table], numbers=numbers)

@@ -87,7 +87,7 @@ class CoordinateDescent:
         return x
 
     def stationary(self, problem: Any) -> ForwardBackward:
-        return ForwardBackward(jnp.min(self.stepsizes), acceleration=False)
+        return ForwardBackward(jnp.min(self.stepsizes))
 
     def scale(self, problem: Any, x: Array) -> Any:
         gradient = _take(problem.f.gradient(x), self._blocks(problem, x).index)
