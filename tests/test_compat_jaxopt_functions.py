@@ -141,6 +141,8 @@ def test_losses_have_derivatives_at_infinite_scores():
     hessian = jax.hessian(loss.multiclass_sparsemax_loss, 1)(0, jnp.array([0.1, 0.3, -5.0]))
     close(hessian, [[0.5, -0.5, 0], [-0.5, 0.5, 0], [0, 0, 0]])
     close(loss.huber_loss(jnp.array([0.0, 0.0]), jnp.array([0.5, 3.0])), [0.125, 2.5])
+    curvature = jax.vmap(jax.hessian(lambda score: loss.huber_loss(0.0, score)))
+    close(curvature(jnp.array([-3.0, 0.0, 0.5, 3.0, jnp.inf])), [0, 1, 1, 0, 0])
 
 
 @pytest.mark.slow

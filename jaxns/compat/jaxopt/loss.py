@@ -17,9 +17,9 @@ from jaxns.compat.jaxopt.prox import floats
 
 def huber_loss(target: Any, pred: Any, delta: Any = 1.0) -> Array:
     """r²/2 for |r| ≤ delta, else delta (|r| − delta/2), with r = target − pred."""
-    size = jnp.abs(target - pred)
-    near = jnp.minimum(size, delta)
-    return near**2 / 2 + delta * (size - near)
+    residual = jnp.asarray(target - pred)
+    near = jnp.clip(residual, -delta, delta)  # not of |r|, whose second derivative is lost at 0
+    return near**2 / 2 + delta * (jnp.abs(residual) - jnp.abs(near))
 
 
 def binary_logistic_loss(label: Any, logit: Any) -> Array:
@@ -35,7 +35,7 @@ def binary_sparsemax_loss(label: Any, logit: Any) -> Array:
 def sparse_plus(x: Any) -> Array:
     """0 for x ≤ −1, (x + 1)²/4 between, x for x ≥ 1."""
     x = jnp.asarray(x)
-    return (_within_one(x) + 1) ** 2 / 4 + jnp.where(x > 1, x - 1, 0)
+    return (_within_one(x) + 1) ** 2 / 4 + jnp.where(x >= 1, x - 1, 0)
 
 
 def sparse_sigmoid(x: Any) -> Array:
