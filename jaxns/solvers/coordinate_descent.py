@@ -9,6 +9,7 @@ from jax import Array, lax
 
 from jaxns import tree
 from jaxns.solvers import stepsize
+from jaxns.solvers.chosen import largest
 from jaxns.solvers.forward_backward import ForwardBackward
 from jaxns.solvers.needs import need, need_constant, need_plain
 from jaxns.struct import replace, static, struct
@@ -103,7 +104,7 @@ class CoordinateDescent:
         moved = change.reshape(len(change), -1).max(axis=1) / self.stepsizes
 
         def refine(size, x):
-            _, chosen = lax.top_k(moved, size)
+            chosen = largest(moved, size)
             passes = min(len(moved) // size, MOST_PASSES)
             return _sweep(problem.f, jax.tree.map(lambda a: a[chosen], blocks), x, passes)
 

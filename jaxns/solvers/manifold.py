@@ -16,6 +16,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxns import tree
 from jaxns.solvers import frozen
+from jaxns.solvers.chosen import marked
 from jaxns.tree import Tree
 
 SIZES = (32, 128, 512, 2048)  # of the buffers that a support is gathered to
@@ -72,11 +73,10 @@ def reduced(
         return hessian(v) + curved(v)
 
     count = jnp.sum(support)
-    places = jnp.where(support, jnp.arange(flat.size, dtype=jnp.int32), flat.size)
 
     def gathered(size, inverse=frozen.positive):
         """Solve with a matrix of `size` rows; those beyond the support are the identity's."""
-        index = lax.sort(places)[:size]  # those of the support, in order
+        index = marked(support, size)
         used = index < flat.size
 
         def restrict(v):

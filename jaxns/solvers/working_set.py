@@ -10,6 +10,7 @@ from jax import Array, lax
 
 from jaxns import tree
 from jaxns.solvers import linearised, momentum, stepsize
+from jaxns.solvers.chosen import largest
 from jaxns.solvers.forward_backward import ForwardBackward
 from jaxns.solvers.gathered import Gathered, minimise
 from jaxns.solvers.needs import need, need_plain
@@ -123,11 +124,12 @@ class WorkingSet:
         longer = problem.g.prox(x - (1 + NEAR) * alpha * slope, alpha)
         near = blocks.reduce(jnp.max, jnp.abs(x - longer), 0)
         urgent = jnp.where(moved > 0, jnp.max(near) + moved, near)
-        order = lax.top_k(jnp.where(moving, jnp.inf, urgent), sizes[-1])[1]
+        urgent = jnp.where(moving, jnp.inf, urgent)
         left = jnp.max(moved)
 
         def refine(size):
-            return self._refine(problem, x, slope, blocks.at(order[:size]), left, alpha)
+            chosen = blocks.at(largest(urgent, size))
+            return self._refine(problem, x, slope, chosen, left, alpha)
 
         def onward():
             z, after = ForwardBackward().advance(problem, x, before)
