@@ -79,8 +79,8 @@ print("all close")
 
 MODES = ("Implicit", "OneStep", "Piggyback")
 # What depends on how a run went (Piggyback through the memory of Anderson's or Broyden's method; a
-# truncated series where Broyden's method stalls, or by the penalty that ADMM adapts) is not
-# determined to ten digits: on one device the order of the rows of A changes it as much.
+# truncated series where Broyden's method stalls, or by stepsizes that ADMM and PrimalDual adapt) is
+# not determined to ten digits: on one device the order of the rows of A changes it as much.
 CASES = {
     "ForwardBackward": ("lasso", MODES),
     "ForwardBackward(acceleration=False)": ("logistic", MODES),
@@ -92,7 +92,8 @@ CASES = {
     "CoordinateDescent": ("lasso", MODES),
     "DouglasRachford": ("lasso", MODES),
     "ADMM(adaptive=False)": ("fused", MODES),
-    "PrimalDual": ("fused", MODES),
+    "PrimalDual": ("fused", ("Implicit", "Piggyback")),
+    "PrimalDual(tau=0.01, sigma=5.0)": ("fused", MODES),
     "DavisYin": ("three", MODES),
     "LBFGS": ("smooth", MODES),
     "Newton": ("logistic", MODES),
