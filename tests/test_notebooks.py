@@ -24,6 +24,7 @@ def kernel(tmp_path, monkeypatch) -> str:
     spec = {"argv": argv, "display_name": "under test", "language": "python"}
     (folder / "kernel.json").write_text(json.dumps(spec))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # compiling is most of what it does
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     return "under-test"
 
