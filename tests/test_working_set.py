@@ -206,3 +206,14 @@ def test_what_it_cannot_solve_is_said(problem, x0, message):
 def test_sizes_are_checked():
     with pytest.raises(ValueError, match="sizes must be positive and increasing"):
         jaxns.WorkingSet(sizes=(256, 128))
+
+
+def test_only_sizes_that_are_of_use_are_compiled():
+    """20 samples: working sets of up to the first size that holds 40 coordinates."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(20, 2000)), rng.normal(size=20)
+    problem = jaxns.Composite(LeastSquares(X, y), L1(1.0))
+    program = jax.make_jaxpr(lambda: jaxns.solve(problem, jaxns.WorkingSet(sizes=(32, 48, 500))).x)
+    text = str(program())
+    assert "f64[48,48]" in text
+    assert "f64[500,500]" not in text

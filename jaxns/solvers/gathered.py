@@ -132,7 +132,10 @@ def minimise(model: Gathered, u: Array, target: Array) -> tuple[Array, Array]:
 def _on_support(model: Gathered, p: Array, on: Array, right: Array) -> Array:
     """s with (H_SS + C_SS) s_S = right_S and zeros off S; NaN where that is not definite."""
     flat, eye = on.ravel(), jnp.eye(p.size, dtype=p.dtype)
-    C = jax.vmap(lambda e: model.curvature(p, e.reshape(p.shape)).ravel())(eye)
+    if p.ndim == 1:
+        C = jnp.diag(model.curvature(p, jnp.ones_like(p)))
+    else:
+        C = jax.vmap(lambda e: model.curvature(p, e.reshape(p.shape)).ravel())(eye)
     root = jnp.linalg.cholesky(jnp.where(flat[:, None] & flat, model.H + C, eye))
     return cho_solve((root, True), jnp.where(flat, right.ravel(), 0)).reshape(p.shape)
 

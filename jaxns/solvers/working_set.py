@@ -1,5 +1,6 @@
 """Proximal Newton on the few coordinates that matter."""
 
+import bisect
 import itertools
 from functools import partial
 from typing import Any, ClassVar
@@ -21,6 +22,7 @@ from jaxns.struct import replace, static, struct
 SIZES = (120, 248, 376, 504, 1000, 1336, 2000)
 APART = 1.5  # a size is left out where the next one is less than so many times larger
 FIRST = 100  # coordinates that are looked at from a start without support
+PER_SAMPLE = 2  # coordinates in a working set, at most
 NEAR = 0.5  # how much longer the gradient step is that tells which coordinates may move soon
 ACCURACY = 0.03  # of the residual of the whole problem: to what the small one is solved
 ROUNDING = 100  # times eps: the relative residual below which nothing is left to do
@@ -47,7 +49,8 @@ class WorkingSet:
     moves. `Piggyback` takes for the derivative of u that of the solution with the support of u.
 
     stepsize: α > 0, if it is to be another.
-    sizes: of working sets, in coordinates, increasing; each is compiled.
+    sizes: of working sets, in coordinates, increasing. Each is compiled, up to the first that holds
+        all of x, or two coordinates for every sample.
     f: with `hessian(x, index)`, such as a loss of a linear predictor, or `Quadratic`.
     g: with `separate(x)`, as for `CoordinateDescent`, and partly smooth.   x: a vector.
     """
@@ -120,7 +123,7 @@ class WorkingSet:
         more = jnp.sum(~moving & (moved > 0), dtype=jnp.int32)
         wanted = tree.over_lanes(few + jnp.minimum(more, jnp.maximum(few, blocks.holds(FIRST))))
 
-        sizes = self._sizes(blocks)
+        sizes = self._sizes(problem.f, blocks)
         longer = problem.g.prox(x - (1 + NEAR) * alpha * slope, alpha)
         near = blocks.reduce(jnp.max, jnp.abs(x - longer), 0)
         urgent = jnp.where(moved > 0, jnp.max(near) + moved, near)
@@ -161,11 +164,16 @@ class WorkingSet:
             d = search(problem, x, d) * d
         return x + d, jnp.ones_like(bound), alpha if self.stepsize is not None else 1 / bound
 
-    def _sizes(self, blocks: "Blocks") -> list[int]:
+    def _sizes(self, f: Any, blocks: "Blocks") -> list[int]:
         """How many blocks there may be in a working set."""
-        count = blocks.count
-        sizes = [size for size in map(blocks.holds, self.sizes) if APART * size <= count]
-        return [*sizes, count] if count <= blocks.holds(self.sizes[-1]) else sizes
+        count, sizes = blocks.count, [blocks.holds(size) for size in self.sizes]
+        apart = [size for size in sizes if APART * size <= count]
+        if count <= sizes[-1]:
+            apart.append(count)
+        if hasattr(f, "samples"):
+            most = blocks.holds(PER_SAMPLE * f.samples)
+            return apart[: bisect.bisect_left(apart, most) + 1]
+        return apart
 
 
 @struct
