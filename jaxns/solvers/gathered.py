@@ -136,7 +136,8 @@ def _on_support(model: Gathered, p: Array, on: Array, right: Array) -> Array:
         C = jnp.diag(model.curvature(p, jnp.ones_like(p)))
     else:
         C = jax.vmap(lambda e: model.curvature(p, e.reshape(p.shape)).ravel())(eye)
-    root = jnp.linalg.cholesky(jnp.where(flat[:, None] & flat, model.H + C, eye))
+    on_S = jnp.where(flat[:, None] & flat, model.H + C, eye)
+    root = lax.linalg.cholesky(on_S, symmetrize_input=False)
     return cho_solve((root, True), jnp.where(flat, right.ravel(), 0)).reshape(p.shape)
 
 

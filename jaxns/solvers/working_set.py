@@ -153,9 +153,10 @@ class WorkingSet:
     ) -> tuple[Array, Array, Array]:
         """One proximal Newton step on these blocks."""
         index = blocks.index.ravel()
-        known = index < x.size
         H = problem.f.hessian(x, jnp.minimum(index, x.size - 1))
-        H = jnp.where(known[:, None] & known, H, jnp.eye(index.size, dtype=x.dtype))
+        if blocks.index.ndim > 1:
+            known = index < x.size
+            H = jnp.where(known[:, None] & known, H, jnp.eye(index.size, dtype=x.dtype))
         here = blocks.take(x)
         c = (H @ here.ravel()).reshape(here.shape) - blocks.take(slope)
         u, bound = minimise(Gathered(H, c, blocks.g), here, ACCURACY * left / alpha)
