@@ -209,11 +209,14 @@ def test_sizes_are_checked():
 
 
 def test_only_sizes_that_are_of_use_are_compiled():
-    """20 samples: working sets of up to the first size that holds 40 coordinates."""
+    """20 samples: up to the first size that holds 40 coordinates; 100 entries: up to 20."""
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(20, 2000)), rng.normal(size=20)
-    problem = jaxns.Composite(LeastSquares(X, y), L1(1.0))
-    program = jax.make_jaxpr(lambda: jaxns.solve(problem, jaxns.WorkingSet(sizes=(32, 48, 500))).x)
-    text = str(program())
-    assert "f64[48,48]" in text
-    assert "f64[500,500]" not in text
+    thin = sparse.BCOO.fromdense(np.where(np.arange(2000) % 400 == 0, X, 0))
+    for design, kept in ((X, (32, 48)), (thin, (32,))):
+        problem = jaxns.Composite(LeastSquares(design, y), L1(1.0))
+        solver = jaxns.WorkingSet(sizes=(32, 48, 500))
+        text = str(jax.make_jaxpr(lambda p, s=solver: jaxns.solve(p, s).x)(problem))
+        assert [f"f64[{size},{size}]" in text for size in (32, 48, 500)] == [
+            size in kept for size in (32, 48, 500)
+        ]

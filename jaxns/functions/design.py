@@ -69,8 +69,13 @@ class LinearModel:
         )
 
     def hessian(self, x: Array, index: Array | None = None) -> Array:
-        """∇²f(x), or its rows and columns in `index`, for an unknown that is a vector."""
-        A = self.columns(index)
+        """∇²f(x), or its rows and columns in `index`, for an unknown that is a vector.
+
+        Those of a coordinate that is there twice are right where it comes first.
+        """
+        A = self.columns(index, distinct=True)
+        if self.weights is None and getattr(self, "quadratic", False):
+            return self.weighted(A.T @ A)
         return A.T @ (self.weighted(self.bend(self.A @ x))[:, None] * A)
 
     @property
@@ -81,8 +86,9 @@ class LinearModel:
         return lambda x: self.half_weighted(jnp.sqrt(self.bend(self.A @ x)))[:, None] * self.A
 
     def hessian_product(self, x: Array, index: Array, s: Array) -> Array:
-        """∇²f(x) v for a v with the entries s in `index` and zeros elsewhere."""
-        return self.adjoint(self.weighted(self.bend(self.A @ x) * (self.columns(index) @ s)))
+        """∇²f(x) v for a v with the entries s in `index`, where they come first, else zeros."""
+        t = self.columns(index, distinct=True) @ s
+        return self.adjoint(self.weighted(self.bend(self.A @ x) * t))
 
     def lipschitz(self) -> Array | None:
         return None if self.steepest is None else self.steepest * self._largest_eigenvalue()
@@ -91,11 +97,11 @@ class LinearModel:
         shape = (self.A.shape[1], *self.target.shape[1:])
         return jnp.zeros(shape, jnp.result_type(self.A.dtype, self.target.dtype))
 
-    def columns(self, index: Array | None = None) -> Array:
-        """Those of A in `index`, or all of them, dense."""
+    def columns(self, index: Array | None = None, distinct: bool = False) -> Array:
+        """Those of A in `index`, or all of them, dense; if `distinct`, what is there twice once."""
         if not hasattr(self.A, "todense"):
             return self.A if index is None else self.A[:, index]
-        return self.A.todense() if index is None else _columns(self.A, index)
+        return self.A.todense() if index is None else _columns(self.A, index, distinct)
 
     def features(self) -> Array:
         """Row j is ∂t/∂xⱼ, the j-th column of A: (p, n), dense, each of them contiguous."""
@@ -118,6 +124,11 @@ class LinearModel:
     @property
     def samples(self) -> int:
         return self.A.shape[0]
+
+    @property
+    def entries(self) -> int:
+        """How many numbers A is made of."""
+        return self.A.nse if hasattr(self.A, "todense") else self.A.size
 
     def rows(self, index: Array) -> Any:
         """The loss on some rows of A, scaled so that over uniformly drawn rows its mean is f."""
@@ -202,12 +213,15 @@ class LinearModel:
         return replace(self, A=jax.lax.optimization_barrier(self.A))
 
 
-def _columns(A: Any, index: Array) -> Array:
-    """Those of a sparse matrix, dense, at the cost of a pass over its entries."""
+def _columns(A: Any, index: Array, distinct: bool) -> Array:
+    """Those of a sparse matrix, dense, at the cost of a pass over its entries.
+
+    Where a coordinate is asked for again: its column, but zeros if they are said to be distinct.
+    """
     n, p = A.shape
     row, column = A.indices.T
     size = index.size
-    place = jnp.full(p, size).at[index].set(jnp.arange(size))
+    place = jnp.full(p, size).at[index].min(jnp.arange(size))
     there = place.at[column].get(mode="fill", fill_value=size)
     found = jnp.zeros((n, size), A.dtype).at[row, there].add(A.data, mode="drop")
-    return found[:, place[index]]  # one that is asked for twice has one place
+    return found if distinct else found[:, place[index]]

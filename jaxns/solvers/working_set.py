@@ -2,6 +2,7 @@
 
 import bisect
 import itertools
+import math
 from functools import partial
 from typing import Any, ClassVar
 
@@ -22,7 +23,8 @@ from jaxns.struct import replace, static, struct
 SIZES = (120, 248, 376, 504, 1000, 1336, 2000)
 APART = 1.5  # a size is left out where the next one is less than so many times larger
 FIRST = 100  # coordinates that are looked at from a start without support
-PER_SAMPLE = 2  # coordinates in a working set, at most
+PER_SAMPLE = 2  # coordinates in a working set that holds enough of them
+PER_ROOT = 2  # … that is small, by the root of the number of entries of the design
 NEAR = 0.5  # how much longer the gradient step is that tells which coordinates may move soon
 ACCURACY = 0.03  # of the residual of the whole problem: to what the small one is solved
 ROUNDING = 100  # times eps: the relative residual below which nothing is left to do
@@ -50,7 +52,7 @@ class WorkingSet:
 
     stepsize: α > 0, if it is to be another.
     sizes: of working sets, in coordinates, increasing. Each is compiled, up to the first that holds
-        all of x, or two coordinates for every sample.
+        all of x, or two for every sample, and while H_WW has not many more entries than the data.
     f: with `hessian(x, index)`, such as a loss of a linear predictor, or `Quadratic`.
     g: with `separate(x)`, as for `CoordinateDescent`, and partly smooth.   x: a vector.
     """
@@ -153,7 +155,9 @@ class WorkingSet:
     ) -> tuple[Array, Array, Array]:
         """One proximal Newton step on these blocks."""
         index = blocks.index.ravel()
-        H = problem.f.hessian(x, jnp.minimum(index, x.size - 1))
+        first = blocks.index if blocks.index.ndim == 1 else blocks.index[:, :1]
+        inside = jnp.where(blocks.index < x.size, blocks.index, first).ravel()
+        H = problem.f.hessian(x, inside)
         if blocks.index.ndim > 1:
             known = index < x.size
             H = jnp.where(known[:, None] & known, H, jnp.eye(index.size, dtype=x.dtype))
@@ -171,10 +175,11 @@ class WorkingSet:
         apart = [size for size in sizes if APART * size <= count]
         if count <= sizes[-1]:
             apart.append(count)
-        if hasattr(f, "samples"):
-            most = blocks.holds(PER_SAMPLE * f.samples)
-            return apart[: bisect.bisect_left(apart, most) + 1]
-        return apart
+        if not hasattr(f, "samples"):
+            return apart
+        enough = bisect.bisect_left(apart, blocks.holds(PER_SAMPLE * f.samples)) + 1
+        small = bisect.bisect_right(apart, blocks.holds(PER_ROOT * math.isqrt(f.entries)))
+        return apart[: max(1, min(enough, small))]
 
 
 @struct
