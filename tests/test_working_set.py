@@ -108,11 +108,17 @@ def test_few_looks_at_the_whole_problem():
 
 
 def test_a_support_beyond_every_working_set():
-    solver = jaxns.WorkingSet(sizes=(16,))
     build = PROBLEMS["lasso"]
-    few, all_ = jaxns.solve(build(0.1), solver), jaxns.solve(build(0.1), SMALL)
+    few = jaxns.solve(build(0.1), jaxns.WorkingSet(sizes=(16,)))
+    all_ = jaxns.solve(build(0.1), SMALL)
     assert jnp.sum(all_.x != 0) > 16
     np.testing.assert_allclose(few.x, all_.x, atol=1e-9)
+
+
+def test_one_size_that_is_little_smaller_than_the_problem():
+    build = PROBLEMS["lasso"]
+    sol, all_ = (jaxns.solve(build(0.1), s) for s in (jaxns.WorkingSet(sizes=(180,)), SMALL))
+    np.testing.assert_allclose(sol.x, all_.x, atol=1e-9)
 
 
 def test_a_penalty_above_its_maximum():

@@ -21,7 +21,7 @@ from jaxns.struct import replace, static, struct
 
 # Of working sets. Not powers of 2: rows so far apart push each other out of a processor's caches.
 SIZES = (120, 248, 376, 504, 1000, 1336, 2000)
-APART = 1.5  # a size is left out where the next one is less than so many times larger
+APART = 1.5  # a size is left out where all of x is less than so many times larger
 FIRST = 100  # coordinates that are looked at from a start without support
 PER_SAMPLE = 2  # coordinates in a working set that holds enough of them
 PER_ROOT = 2  # … that is small, by the root of the number of entries of the design
@@ -172,14 +172,13 @@ class WorkingSet:
     def _sizes(self, f: Any, blocks: "Blocks") -> list[int]:
         """How many blocks there may be in a working set."""
         count, sizes = blocks.count, [blocks.holds(size) for size in self.sizes]
-        apart = [size for size in sizes if APART * size <= count]
         if count <= sizes[-1]:
-            apart.append(count)
+            sizes = [*(size for size in sizes if APART * size <= count), count]
         if not hasattr(f, "samples"):
-            return apart
-        enough = bisect.bisect_left(apart, blocks.holds(PER_SAMPLE * f.samples)) + 1
-        small = bisect.bisect_right(apart, blocks.holds(PER_ROOT * math.isqrt(f.entries)))
-        return apart[: max(1, min(enough, small))]
+            return sizes
+        enough = bisect.bisect_left(sizes, blocks.holds(PER_SAMPLE * f.samples)) + 1
+        small = bisect.bisect_right(sizes, blocks.holds(PER_ROOT * math.isqrt(f.entries)))
+        return sizes[: max(1, min(enough, small))]
 
 
 @struct
