@@ -1,6 +1,6 @@
 """The likelihood of a Gaussian in its inverse covariance."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from jax import Array
@@ -20,6 +20,7 @@ class LogDet(SmoothProx):
     """
 
     S: Array
+    any_shape: ClassVar[bool] = True  # of X: `hessian` is in the coordinates of X.ravel()
 
     def __post_init__(self) -> None:
         settle(self, "S", validate.array("S", self.S, 2))
@@ -36,8 +37,17 @@ class LogDet(SmoothProx):
 
     def gradient(self, X: Array) -> Array:
         """S − X⁻¹; NaN where X is not positive definite."""
-        identity = jnp.eye(self.S.shape[0], dtype=X.dtype)
-        return _symmetric(self.S) - cho_solve((jnp.linalg.cholesky(X), True), identity)
+        return _symmetric(self.S) - _inverse(X)
+
+    def hessian(self, X: Array, index: Array | None = None) -> Array:
+        """V ↦ X⁻¹ V X⁻¹, V symmetrised, in the coordinates of X.ravel(), or in those in `index`."""
+        i, j = jnp.divmod(jnp.arange(X.size) if index is None else index, X.shape[1])
+        inverse = _inverse(X)
+
+        def among(rows, columns):
+            return inverse[rows[:, None], columns]
+
+        return (among(i, i) * among(j, j) + among(i, j) * among(j, i)) / 2
 
     def gradient_margin(self, X: Array) -> Array:
         """To the boundary of the domain, beyond which there is no gradient."""
@@ -56,6 +66,10 @@ class LogDet(SmoothProx):
     def start(self) -> Array:
         """The identity: zero has no logarithm."""
         return jnp.eye(self.S.shape[0], dtype=self.S.dtype)
+
+
+def _inverse(X: Array) -> Array:
+    return cho_solve((jnp.linalg.cholesky(X), True), jnp.eye(len(X), dtype=X.dtype))
 
 
 def _symmetric(S: Array) -> Array:

@@ -184,7 +184,9 @@ def _each(function: Matvec, rows: Array) -> Array:
 
 
 def _has_hessian(f: Any, p: Tree) -> bool:
-    return getattr(f, "hessian", None) is not None and isinstance(p, jax.Array) and p.ndim == 1
+    """Whether f knows its second derivatives in the coordinates of p.ravel()."""
+    known = getattr(f, "hessian", None) is not None and isinstance(p, jax.Array)
+    return known and (p.ndim == 1 or getattr(f, "any_shape", False))
 
 
 def _is_separable(g: Any, p: Tree) -> bool:
