@@ -215,14 +215,24 @@ def test_sizes_are_checked():
 
 
 def test_only_sizes_that_are_of_use_are_compiled():
-    """20 samples: up to the first size that holds 40 coordinates; 100 entries: up to 20."""
-    rng = np.random.default_rng(0)
-    X, y = rng.normal(size=(20, 2000)), rng.normal(size=20)
+    """400 samples: up to the first size that holds 800 coordinates; 2000 entries: 504."""
+    X, sizes = np.ones((400, 2000)), (504, 1000, 1500)
     thin = sparse.BCOO.fromdense(np.where(np.arange(2000) % 400 == 0, X, 0))
-    for design, kept in ((X, (32, 48)), (thin, (32,))):
-        problem = jaxns.Composite(LeastSquares(design, y), L1(1.0))
-        solver = jaxns.WorkingSet(sizes=(32, 48, 500))
+    for design, kept in ((X, sizes[:2]), (thin, sizes[:1])):
+        problem = jaxns.Composite(LeastSquares(design, np.ones(400)), L1(1.0))
+        solver = jaxns.WorkingSet(sizes=sizes)
         text = str(jax.make_jaxpr(lambda p, s=solver: jaxns.solve(p, s).x)(problem))
-        assert [f"f64[{size},{size}]" in text for size in (32, 48, 500)] == [
-            size in kept for size in (32, 48, 500)
-        ]
+        assert [f"f64[{s},{s}]" in text for s in sizes] == [s in kept for s in sizes]
+
+
+def test_more_coordinates_than_samples_can_move():
+    """An elastic net of equal neighbours: 150 of 400 for 40 samples, still a few steps."""
+    rng = np.random.default_rng(0)
+    X = np.repeat(rng.normal(size=(40, 80)), 5, axis=1) + 0.01 * rng.normal(size=(40, 400))
+    y = X @ np.where(np.arange(400) < 150, 1.0, 0) / 10
+    problem = jaxns.Composite(LeastSquares(X, y), ElasticNet(0.5, 0.1))
+    sol = jaxns.solve(problem, jaxns.WorkingSet())
+    assert jnp.sum(sol.x != 0) > 120
+    assert sol.steps < 12
+    expected = jaxns.solve(problem, jaxns.ForwardBackward()).x
+    np.testing.assert_allclose(sol.x, expected, atol=1e-9)

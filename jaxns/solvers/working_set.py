@@ -25,6 +25,7 @@ APART = 1.5  # a size is left out where all of x is less than so many times larg
 FIRST = 100  # coordinates that are looked at from a start without support
 PER_SAMPLE = 2  # coordinates in a working set that holds enough of them
 PER_ROOT = 2  # … that is small, by the root of the number of entries of the design
+FEW = 504  # … that is small, and may be needed, whatever these say
 NEAR = 0.5  # how much longer the gradient step is that tells which coordinates may move soon
 ACCURACY = 0.03  # of the residual of the whole problem: to what the small one is solved
 ROUNDING = 100  # times eps: the relative residual below which nothing is left to do
@@ -51,8 +52,9 @@ class WorkingSet:
     moves. `Piggyback` takes for the derivative of u that of the solution with the support of u.
 
     stepsize: α > 0, if it is to be another.
-    sizes: of working sets, in coordinates, increasing. Each is compiled, up to the first that holds
-        all of x, or two for every sample, and while H_WW has not many more entries than the data.
+    sizes: of working sets, in coordinates, increasing. Each is compiled, but for those beyond some
+        500 that are more than all of x or two for every sample need, or for which H_WW would have
+        many more entries than the data.
     f: with `hessian(x, index)`, such as a loss of a linear predictor, or `Quadratic`.
     g: with `separate(x)`, as for `CoordinateDescent`, and partly smooth.   x: a vector.
     """
@@ -176,9 +178,9 @@ class WorkingSet:
             sizes = [*(size for size in sizes if APART * size <= count), count]
         if not hasattr(f, "samples"):
             return sizes
-        enough = bisect.bisect_left(sizes, blocks.holds(PER_SAMPLE * f.samples)) + 1
-        small = bisect.bisect_right(sizes, blocks.holds(PER_ROOT * math.isqrt(f.entries)))
-        return sizes[: max(1, min(enough, small))]
+        enough, small = PER_SAMPLE * f.samples, PER_ROOT * math.isqrt(f.entries)
+        last = bisect.bisect_left(sizes, blocks.holds(max(FEW, enough))) + 1
+        return sizes[: max(1, min(last, bisect.bisect(sizes, blocks.holds(max(FEW, small)))))]
 
 
 @struct
