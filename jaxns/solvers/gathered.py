@@ -132,10 +132,13 @@ def minimise(model: Gathered, u: Array, target: Array) -> tuple[Array, Array]:
 def _on_support(model: Gathered, p: Array, on: Array, right: Array) -> Array:
     """s with (H_SS + C_SS) s_S = right_S and zeros off S; NaN where that is not definite."""
     flat, eye = on.ravel(), jnp.eye(p.size, dtype=p.dtype)
-    if p.ndim == 1:
-        C = jnp.diag(model.curvature(p, jnp.ones_like(p)))
-    else:
-        C = jax.vmap(lambda e: model.curvature(p, e.reshape(p.shape)).ravel())(eye)
+    w, b = len(p), p.size // len(p)
+
+    def in_each_block(e):
+        return model.curvature(p, jnp.broadcast_to(e, (w, b)).reshape(p.shape)).reshape(w, b)
+
+    blocks = jax.vmap(in_each_block)(jnp.eye(b, dtype=p.dtype))  # (column, block, row)
+    C = jnp.einsum("kwi,wv->wivk", blocks, jnp.eye(w, dtype=p.dtype)).reshape(p.size, p.size)
     on_S = jnp.where(flat[:, None] & flat, model.H + C, eye)
     root = lax.linalg.cholesky(on_S, symmetrize_input=False)
     return cho_solve((root, True), jnp.where(flat, right.ravel(), 0)).reshape(p.shape)

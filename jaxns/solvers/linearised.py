@@ -24,6 +24,7 @@ from jaxns.struct import replace
 from jaxns.tree import Tree
 
 SIZES = (32, 128, 384, 1024)  # of the buffers for a support: each is compiled
+LARGEST = 2048  # … of blocks, of which a solution may have as many as there are samples
 CORRECTION = 1e-8  # of its right-hand side: what conjugate gradients may leave
 
 
@@ -43,7 +44,7 @@ def forward_backward(problem: Any, x: Tree, p: Tree, alpha: Any) -> Inverse | No
 
     def transpose(v):  # w = v + (I − αH) q with q = P w
         right = tree.scale(1 / alpha, v)
-        q, Hq = reduced(problem, x, p, right, sizes=SIZES, push=True)
+        q, Hq = reduced(problem, x, p, right, sizes=_sizes(problem.g, x), push=True)
         return tree.add(v, tree.axpy(-alpha, Hq, q))
 
     return Inverse(solve, transpose)
@@ -131,7 +132,13 @@ def douglas_rachford(
 
 
 def _reduced(problem: Any, x: Tree, p: Tree, right: Tree) -> Tree:
-    return reduced(problem, x, p, right, sizes=SIZES)[0]
+    return reduced(problem, x, p, right, sizes=_sizes(problem.g, x))[0]
+
+
+def _sizes(g: Any, x: Tree) -> tuple[int, ...]:
+    vector = isinstance(x, jax.Array) and x.ndim == 1
+    in_blocks = vector and hasattr(g, "separate") and g.separate(x)[0] is not None
+    return (*SIZES, LARGEST) if in_blocks else SIZES
 
 
 def _gradient_step(f: Any, x: Tree, alpha: Any, u: Tree) -> Tree:

@@ -23,9 +23,9 @@ from jaxns.struct import replace, static, struct
 SIZES = (120, 248, 376, 504, 1000, 1336, 2000)
 APART = 1.5  # a size is left out where all of x is less than so many times larger
 FIRST = 100  # coordinates that are looked at from a start without support
-PER_SAMPLE = 2  # coordinates in a working set that holds enough of them
-PER_ROOT = 2  # … that is small, by the root of the number of entries of the design
-FEW = 504  # … that is small, and may be needed, whatever these say
+PER_SAMPLE = 2  # blocks in a working set that holds enough of them
+PER_ROOT = 2  # coordinates in one that is small, by the root of the design's number of entries
+FEW = 504  # … and in one that is small, and may be needed, whatever these say
 NEAR = 0.5  # how much longer the gradient step is that tells which coordinates may move soon
 ACCURACY = 0.03  # of the residual of the whole problem: to what the small one is solved
 ROUNDING = 100  # times eps: the relative residual below which nothing is left to do
@@ -53,8 +53,8 @@ class WorkingSet:
 
     stepsize: α > 0, if it is to be another.
     sizes: of working sets, in coordinates, increasing. Each is compiled, but for those beyond some
-        500 that are more than all of x or two for every sample need, or for which H_WW would have
-        many more entries than the data.
+        500 that are more than all of x or two blocks for every sample need, or for which H_WW would
+        have many more entries than the data.
     f: with `hessian(x, index)`, such as a loss of a linear predictor, or `Quadratic`.
     g: with `separate(x)`, as for `CoordinateDescent`, and partly smooth.   x: a vector.
     """
@@ -178,9 +178,9 @@ class WorkingSet:
             sizes = [*(size for size in sizes if APART * size <= count), count]
         if not hasattr(f, "samples"):
             return sizes
-        enough, small = PER_SAMPLE * f.samples, PER_ROOT * math.isqrt(f.entries)
-        last = bisect.bisect_left(sizes, blocks.holds(max(FEW, enough))) + 1
-        return sizes[: max(1, min(last, bisect.bisect(sizes, blocks.holds(max(FEW, small)))))]
+        few, small = blocks.holds(FEW), blocks.holds(PER_ROOT * math.isqrt(f.entries))
+        last = bisect.bisect_left(sizes, max(few, PER_SAMPLE * f.samples)) + 1
+        return sizes[: max(1, min(last, bisect.bisect(sizes, max(few, small))))]
 
 
 @struct
