@@ -19,7 +19,13 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from jaxns import linear, tree
-from jaxns.solvers.manifold import curvature, is_partly_smooth, reduced, support_of
+from jaxns.solvers.manifold import (
+    curvature,
+    has_blocks,
+    is_partly_smooth,
+    reduced,
+    support_of,
+)
 from jaxns.struct import replace
 from jaxns.tree import Tree
 
@@ -136,9 +142,7 @@ def _reduced(problem: Any, x: Tree, p: Tree, right: Tree) -> Tree:
 
 
 def _sizes(g: Any, x: Tree) -> tuple[int, ...]:
-    vector = isinstance(x, jax.Array) and x.ndim == 1
-    in_blocks = vector and hasattr(g, "separate") and g.separate(x)[0] is not None
-    return (*SIZES, LARGEST) if in_blocks else SIZES
+    return (*SIZES, LARGEST) if has_blocks(g, x) else SIZES
 
 
 def _gradient_step(f: Any, x: Tree, alpha: Any, u: Tree) -> Tree:

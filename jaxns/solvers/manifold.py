@@ -189,10 +189,18 @@ def _has_hessian(f: Any, p: Tree) -> bool:
     return known and (p.ndim == 1 or getattr(f, "any_shape", False))
 
 
+def has_blocks(g: Any, p: Tree) -> bool:
+    """Whether g is known to be a sum over blocks of coordinates."""
+    return _separates(g, p) and g.separate(p)[0] is not None
+
+
 def _is_separable(g: Any, p: Tree) -> bool:
     """Whether g is known to be a sum over coordinates."""
-    one = isinstance(p, jax.Array) and p.ndim == 1
-    return one and hasattr(g, "separate") and g.separate(p)[0] is None
+    return _separates(g, p) and g.separate(p)[0] is None
+
+
+def _separates(g: Any, p: Tree) -> bool:
+    return isinstance(p, jax.Array) and p.ndim == 1 and hasattr(g, "separate")
 
 
 def _tangent(normal: Array | None, matvec: Matvec, matrix: Any, b: Array) -> tuple:

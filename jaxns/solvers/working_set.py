@@ -156,11 +156,9 @@ class WorkingSet:
         self, problem: Any, x: Array, slope: Array, blocks: "Blocks", left: Array, alpha: Array
     ) -> tuple[Array, Array, Array]:
         """One proximal Newton step on these blocks."""
-        index = blocks.index.ravel()
-        first = blocks.index if blocks.index.ndim == 1 else blocks.index[:, :1]
-        inside = jnp.where(blocks.index < x.size, blocks.index, first).ravel()
-        H = problem.f.hessian(x, inside)
-        if blocks.index.ndim > 1:
+        index, rows = blocks.index.ravel(), blocks.index.reshape(blocks.count, -1)
+        H = problem.f.hessian(x, jnp.where(rows < x.size, rows, rows[:, :1]).ravel())
+        if blocks.index.ndim > 1:  # what fills up a block stays where it is
             known = index < x.size
             H = jnp.where(known[:, None] & known, H, jnp.eye(index.size, dtype=x.dtype))
         here = blocks.take(x)
